@@ -1,0 +1,2 @@
+//! The SigLIP model.
+pub mod engine;
