@@ -1,1 +1,32 @@
-//! (being written)
+//! The CPU engine: SigLIP's towers on packed weights and fused kernels, for whatever instruction set the machine has.
+//!
+//! The parts, from the outside in:
+//!
+//! - [`build`]: picks the kernels, packs the weights, returns a [`siglip::engine::Engine`].
+//! - `text`, `vision`: the two towers, each one closure that runs on all threads; `encoder`: the blocks they share.
+//! - `linear`, `attention`: one phase of a block each; [`threads`]: who runs them.
+//! - `gemm`, `ops`: the kernels, written once over `path` (what is multiplied with what) and `simd` (with which
+//!   vectors); `kernels`: where they are compiled for each instruction set; [`isa`]: which sets there are.
+//! - `pack`, `buffer`: weights in the kernels' order, in huge pages.
+
+mod attention;
+mod buffer;
+pub mod build;
+mod encoder;
+mod gemm;
+pub mod isa;
+mod kernels;
+mod linear;
+mod ops;
+mod pack;
+mod path;
+mod peak;
+mod simd;
+mod text;
+pub mod threads;
+mod tower;
+mod vision;
+
+pub use build::{BuildError, Options, measure_peak, text_engine, vision_engine};
+pub use isa::{Isa, auto_precision};
+pub use threads::{Pool, available_threads};

@@ -1,0 +1,209 @@
+//! Attention of one head of one item: `softmax(q kᵀ / sqrt(head_dim)) v`, without a mask.
+//!
+//! ```text
+//! pack k as the right operand [head_dim][keys] and v as [keys][head_dim]        once; they stay in L2
+//! for each strip of up to 24 queries
+//!   scores = strip · kᵀ            f32, [24][keys]: 6 KiB for a text, 70 KiB for 729 patches
+//!   weights = softmax(scores)      in the activations' format
+//!   out = weights · v
+//! ```
+//!
+//! A strip of scores never leaves the core's cache and the whole score matrix never exists, so softmax needs no
+//! running maximum: it sees its whole row.
+
+use crate::gemm::{Epilogue, Product, multiply};
+use crate::ops::{Softmax, softmax};
+use crate::pack::panel_widths;
+use crate::path::{Path, lanes};
+
+/// One head of one item.
+#[derive(Clone, Copy)]
+pub(crate) struct Attention<P: Path> {
+    /// The head's queries, `[queries, head_dim]`, from row to row `q_stride` values. The `head_dim` values are followed
+    /// by zeroes up to a multiple of the path's step.
+    pub(crate) q: *const P::Activation,
+    pub(crate) q_stride: usize,
+    pub(crate) queries: usize,
+    /// The head's keys and values, `[keys, head_dim]` each.
+    pub(crate) k: *const P::Activation,
+    pub(crate) v: *const P::Activation,
+    pub(crate) kv_stride: usize,
+    pub(crate) keys: usize,
+    pub(crate) head_dim: usize,
+    /// `log2(e) / sqrt(head_dim)`.
+    pub(crate) scale_log2e: f32,
+    /// `[queries, head_dim]`; nothing beyond `head_dim` is written.
+    pub(crate) out: *mut P::Activation,
+    pub(crate) out_stride: usize,
+    /// This thread's scratch memory, laid out by [`Scratch`], zeroed at first.
+    pub(crate) packed_k: *mut P::Activation,
+    pub(crate) packed_v: *mut P::Activation,
+    pub(crate) scores: *mut f32,
+    pub(crate) weights: *mut P::Activation,
+}
+
+/// Queries whose scores are held at once: a multiple of the 6 and 8 rows that the matrix kernels take at a time.
+const STRIP: usize = 24;
+
+/// How much scratch memory one thread needs, in values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scratch {
+    pub(crate) packed_k: usize,
+    pub(crate) packed_v: usize,
+    pub(crate) scores: usize,
+    pub(crate) weights: usize,
+}
+
+impl Scratch {
+    pub(crate) fn new<A: Path>(keys: usize, head_dim: usize) -> Self {
+        let wide_keys = keys.next_multiple_of(lanes::<A>().max(A::STEP));
+        Scratch {
+            packed_k: head_dim.next_multiple_of(A::STEP) * wide_keys,
+            packed_v: wide_keys * head_dim.next_multiple_of(lanes::<A>()),
+            scores: STRIP * wide_keys,
+            weights: STRIP * wide_keys,
+        }
+    }
+}
+
+/// # Safety
+///
+/// The pointers must be valid as the fields say, the scratch memory as large as [`Scratch::new`] says for
+/// `P::Attention`, and the path's instructions enabled in the calling function.
+#[inline(always)]
+pub(crate) unsafe fn attend<P: Path>(head: &Attention<P>) {
+    let step = P::Attention::STEP;
+    let lanes = lanes::<P>();
+    let wide_keys = head.keys.next_multiple_of(lanes.max(step));
+    // SAFETY: see each call; rows first..first+rows stay below `queries`.
+    unsafe {
+        pack_columns::<P::Attention>(head.k, head.kv_stride, head.keys, head.head_dim, head.packed_k);
+        pack_rows::<P::Attention>(head.v, head.kv_stride, head.keys, head.head_dim, head.packed_v);
+        let mut first = 0;
+        while first < head.queries {
+            let rows = STRIP.min(head.queries - first);
+            let mut panel = head.packed_k.cast_const();
+            let mut column = 0;
+            for vectors in panel_widths::<P::Attention>(head.keys) {
+                let steps = head.head_dim.div_ceil(step);
+                multiply::<P::Attention>(&Product {
+                    activations: head.q.add(first * head.q_stride),
+                    row_stride: head.q_stride,
+                    rows,
+                    panel,
+                    steps,
+                    vectors,
+                    epilogue: Epilogue::StoreF32 {
+                        bias: std::ptr::null(),
+                        out: head.scores.add(column),
+                        stride: wide_keys,
+                    },
+                    prefetch: std::ptr::null(),
+                    prefetch_bytes: 0,
+                });
+                panel = panel.add(steps * vectors * lanes * step);
+                column += vectors * lanes;
+            }
+            for row in 0..rows {
+                softmax::<P::Attention>(&Softmax {
+                    scores: head.scores.add(row * wide_keys),
+                    keys: head.keys,
+                    scale_log2e: head.scale_log2e,
+                    out: head.weights.add(row * wide_keys),
+                });
+            }
+            let mut panel = head.packed_v.cast_const();
+            let mut column = 0;
+            for vectors in panel_widths::<P::Attention>(head.head_dim) {
+                let steps = head.keys.div_ceil(step);
+                multiply::<P::Attention>(&Product {
+                    activations: head.weights,
+                    row_stride: wide_keys,
+                    rows,
+                    panel,
+                    steps,
+                    vectors,
+                    epilogue: Epilogue::StoreFirst {
+                        out: head.out.add(first * head.out_stride + column),
+                        stride: head.out_stride,
+                        columns: head.head_dim - column,
+                    },
+                    prefetch: std::ptr::null(),
+                    prefetch_bytes: 0,
+                });
+                panel = panel.add(steps * vectors * lanes * step);
+                column += vectors * lanes;
+            }
+            first += rows;
+        }
+    }
+}
+
+/// Packs `[rows, depth]` as a right operand whose columns are the rows: keys, for `q kᵀ`. Columns beyond `rows` and
+/// depth beyond `depth` become zero.
+#[inline(always)]
+unsafe fn pack_columns<A: Path>(
+    source: *const A::Activation,
+    stride: usize,
+    rows: usize,
+    depth: usize,
+    mut packed: *mut A::Activation,
+) {
+    let steps = depth.div_ceil(A::STEP);
+    let mut row = 0;
+    // SAFETY: the caller vouches for the source's rows and for room for all panels.
+    unsafe {
+        for vectors in panel_widths::<A>(rows) {
+            let width = vectors * lanes::<A>();
+            for column in 0..width {
+                let source = source.add((row + column) * stride);
+                let filled = if row + column < rows { depth } else { 0 };
+                for k in 0..steps * A::STEP {
+                    let value = if k < filled { *source.add(k) } else { A::Activation::default() };
+                    *packed.add((k / A::STEP * width + column) * A::STEP + k % A::STEP) = value;
+                }
+            }
+            packed = packed.add(steps * width * A::STEP);
+            row += width;
+        }
+    }
+}
+
+/// Packs `[depth, columns]` as a right operand as it stands: values, for `weights · v`.
+#[inline(always)]
+unsafe fn pack_rows<A: Path>(
+    source: *const A::Activation,
+    stride: usize,
+    depth: usize,
+    columns: usize,
+    mut packed: *mut A::Activation,
+) {
+    let steps = depth.div_ceil(A::STEP);
+    let mut first = 0;
+    // SAFETY: as for `pack_columns`.
+    unsafe {
+        for vectors in panel_widths::<A>(columns) {
+            let width = vectors * lanes::<A>();
+            let filled = width.min(columns - first);
+            for k in 0..steps * A::STEP {
+                let source = source.add(k * stride + first);
+                let packed = packed.add(k / A::STEP * width * A::STEP + k % A::STEP);
+                if k < depth {
+                    for column in 0..filled {
+                        *packed.add(column * A::STEP) = *source.add(column);
+                    }
+                } else {
+                    for column in 0..filled {
+                        *packed.add(column * A::STEP) = A::Activation::default();
+                    }
+                }
+                for column in filled..width {
+                    *packed.add(column * A::STEP) = A::Activation::default();
+                }
+            }
+            packed = packed.add(steps * width * A::STEP);
+            first += width;
+        }
+    }
+}
+

@@ -1,0 +1,492 @@
+//! The transformer blocks that both towers share, packed and run phase by phase on all threads.
+//!
+//! A block is six phases with a barrier after each:
+//!
+//! ```text
+//! normed = layer_norm1(x)            rows divided among the threads
+//! qkv    = normed · Wqkv + b         panels of columns
+//! mixed  = attention(qkv)            one head of one item at a time
+//! x     += mixed · Wout + b          panels
+//! normed = layer_norm2(x)            rows
+//! wide   = gelu(normed · Wfc1 + b)   panels
+//! x     += wide · Wfc2 + b           panels
+//! ```
+//!
+//! The residual stream `x` is f32 in every precision; operands of matrix products are in the path's format.
+
+use std::sync::Arc;
+
+use siglip::weights::{Block, Linear, Norm};
+
+use crate::attention::{self, Attention};
+use crate::buffer::Buffer;
+use crate::kernels::Kernels;
+use crate::linear::{Counter, Layer, Rows, Target};
+use crate::ops::LayerNorm;
+use crate::pack::{Columns, Packed};
+use crate::path::lanes;
+use crate::threads::{Pool, Worker};
+
+/// The sizes of a tower's transformer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Positions of one item: tokens of the context, or patches.
+    pub(crate) positions: usize,
+    pub(crate) hidden: usize,
+    pub(crate) intermediate: usize,
+    pub(crate) heads: usize,
+    pub(crate) epsilon: f32,
+}
+
+impl Shape {
+    pub(crate) fn head_dim(&self) -> usize {
+        self.hidden / self.heads
+    }
+
+    /// Floating-point operations of one item's pass through one block: all matrix products, attention's included.
+    pub(crate) fn flop_per_block(&self) -> f64 {
+        let (t, h, i) = (self.positions as f64, self.hidden as f64, self.intermediate as f64);
+        2.0 * t * (4.0 * h * h + 2.0 * h * i) + 4.0 * t * t * h
+    }
+}
+
+/// A row's length in memory: a multiple of every path's vector.
+pub(crate) fn padded(width: usize) -> usize {
+    width.next_multiple_of(16)
+}
+
+/// A layer norm's parameters, padded with zeroes.
+pub(crate) struct PackedNorm {
+    weight: Buffer<f32>,
+    bias: Buffer<f32>,
+    size: usize,
+}
+
+impl PackedNorm {
+    pub(crate) fn new(norm: &Norm) -> std::io::Result<Self> {
+        let (weight, bias) = (norm.weight.to_f32(), norm.bias.to_f32());
+        let size = weight.len();
+        Ok(PackedNorm {
+            weight: Buffer::padded(&weight, padded(size))?,
+            bias: Buffer::padded(&bias, padded(size))?,
+            size,
+        })
+    }
+
+    /// Normalises rows into activations.
+    ///
+    /// # Safety
+    ///
+    /// `x` and `out` must hold `rows` rows of the given strides, `out`'s as wide as the padded size.
+    pub(crate) unsafe fn rows<P: Kernels>(
+        &self,
+        rows: std::ops::Range<usize>,
+        epsilon: f32,
+        (x, x_stride): (*const f32, usize),
+        (out, out_stride): (*mut P::Activation, usize),
+    ) {
+        for row in rows {
+            // SAFETY: the caller's contract.
+            unsafe {
+                P::layer_norm(&LayerNorm {
+                    x: x.add(row * x_stride),
+                    size: self.size,
+                    weight: self.weight.as_ptr(),
+                    bias: self.bias.as_ptr(),
+                    epsilon,
+                    out: out.add(row * out_stride),
+                });
+            }
+        }
+    }
+}
+
+/// The attention projections of a block.
+enum Projections<P: Kernels> {
+    /// q, k and v in one product.
+    Joined(Packed<P>),
+    /// q apart from k and v: a block of which only one position's output is wanted needs q there alone.
+    Split { q: Packed<P>, kv: Packed<P> },
+}
+
+struct PackedBlock<P: Kernels> {
+    norm1: PackedNorm,
+    projections: Projections<P>,
+    out: Packed<P>,
+    norm2: PackedNorm,
+    fc1: Packed<P>,
+    fc2: Packed<P>,
+}
+
+/// Which positions of the last block's output are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outputs {
+    /// All of them.
+    All,
+    /// The last one: the text tower reads nothing else, so the last block computes nothing else but keys and values.
+    Last,
+}
+
+/// All blocks of a tower.
+pub(crate) struct Encoder<P: Kernels> {
+    pub(crate) shape: Shape,
+    pub(crate) outputs: Outputs,
+    blocks: Vec<PackedBlock<P>>,
+}
+
+impl<P: Kernels> Encoder<P> {
+    pub(crate) fn new(shape: Shape, outputs: Outputs, blocks: &[Block], threads: usize) -> std::io::Result<Self> {
+        let last = blocks.len().saturating_sub(1);
+        let pack = |parts: &[&Linear]| {
+            let parts: Vec<Columns<'_>> = parts.iter().map(|&linear| linear.into()).collect();
+            Packed::new(&parts, threads)
+        };
+        let packed = blocks.iter().enumerate().map(|(i, block)| {
+            let projections = if i == last && outputs == Outputs::Last {
+                Projections::Split { q: pack(&[&block.q])?, kv: pack(&[&block.k, &block.v])? }
+            } else {
+                Projections::Joined(pack(&[&block.q, &block.k, &block.v])?)
+            };
+            Ok(PackedBlock {
+                norm1: PackedNorm::new(&block.layer_norm1)?,
+                projections,
+                out: pack(&[&block.out])?,
+                norm2: PackedNorm::new(&block.layer_norm2)?,
+                fc1: pack(&[&block.fc1])?,
+                fc2: pack(&[&block.fc2])?,
+            })
+        });
+        Ok(Encoder { shape, outputs, blocks: packed.collect::<std::io::Result<_>>()? })
+    }
+
+    /// Bytes of all packed weights.
+    pub(crate) fn bytes(&self) -> usize {
+        let block = |block: &PackedBlock<P>| {
+            let projections = match &block.projections {
+                Projections::Joined(qkv) => qkv.bytes(),
+                Projections::Split { q, kv } => q.bytes() + kv.bytes(),
+            };
+            projections + block.out.bytes() + block.fc1.bytes() + block.fc2.bytes()
+        };
+        self.blocks.iter().map(block).sum()
+    }
+
+    /// Phases with a counter that one pass goes through.
+    pub(crate) fn phases(&self) -> usize {
+        6 * self.blocks.len()
+    }
+
+    /// Runs all blocks over `items` items whose residual stream is in `memory.x`.
+    ///
+    /// With [`Outputs::All`], every row of `memory.x` ends as the last block's output; with [`Outputs::Last`], only
+    /// each item's last row does.
+    ///
+    /// # Safety
+    ///
+    /// `memory` must come from a [`Scratch`] built for this shape and at least `items` items; every thread of the pool
+    /// must call this with the same arguments and with `phases` at the same place.
+    pub(crate) unsafe fn run(
+        &self,
+        worker: &Worker<'_>,
+        phases: &mut Phases<'_>,
+        memory: &Memory<P>,
+        items: usize,
+        after: &Packed<P>,
+    ) {
+        for (i, block) in self.blocks.iter().enumerate() {
+            let next = match self.blocks.get(i + 1).map(|block| &block.projections) {
+                Some(Projections::Joined(qkv)) => qkv,
+                Some(Projections::Split { kv, .. }) => kv,
+                None => after,
+            };
+            // SAFETY: the caller's contract.
+            unsafe { self.block(block, worker, phases, memory, items, next) };
+        }
+    }
+
+    unsafe fn block(
+        &self,
+        block: &PackedBlock<P>,
+        worker: &Worker<'_>,
+        phases: &mut Phases<'_>,
+        memory: &Memory<P>,
+        items: usize,
+        next: &Packed<P>,
+    ) {
+        let Shape { positions, hidden, epsilon, .. } = self.shape;
+        let (x_stride, wide_stride) = (padded(hidden), memory.wide_stride);
+        let rows = items * positions;
+        let kv_width = padded(2 * hidden);
+
+        // SAFETY: `memory` has room for `rows` rows of every stride used here; phases that write what another reads
+        // are separated by barriers.
+        unsafe {
+            block.norm1.rows::<P>(
+                worker.share(rows),
+                epsilon,
+                (memory.x, x_stride),
+                (memory.normed, x_stride),
+            );
+            worker.barrier();
+
+            // The rows that go on after attention: their distance in positions and their first.
+            let (every, offset, wanted) = match block.projections {
+                Projections::Joined(_) => (1, 0, rows),
+                Projections::Split { .. } => (positions, positions - 1, items),
+            };
+            let normed = Rows { first: memory.normed.cast_const(), stride: x_stride, count: rows };
+            let (q, k, v, kv_stride, q_stride);
+            match &block.projections {
+                Projections::Joined(qkv) => {
+                    let target = Target::Store { out: memory.wide, stride: wide_stride };
+                    Layer { packed: qkv, input: normed, target, next: Some(&block.out) }
+                        .run(worker, phases.next());
+                    q = memory.wide;
+                    k = memory.wide.add(hidden);
+                    v = memory.wide.add(2 * hidden);
+                    (q_stride, kv_stride) = (wide_stride, wide_stride);
+                }
+                Projections::Split { q: q_packed, kv } => {
+                    let target = Target::Store { out: memory.wide, stride: wide_stride };
+                    Layer { packed: kv, input: normed, target, next: Some(q_packed) }.run(worker, phases.next());
+                    let last = Rows {
+                        first: memory.normed.add(offset * x_stride).cast_const(),
+                        stride: every * x_stride,
+                        count: wanted,
+                    };
+                    let out = memory.wide.add(kv_width);
+                    let target = Target::Store { out, stride: wide_stride };
+                    Layer { packed: q_packed, input: last, target, next: Some(&block.out) }
+                        .run(worker, phases.next());
+                    q = out;
+                    k = memory.wide;
+                    v = memory.wide.add(hidden);
+                    (q_stride, kv_stride) = (wide_stride, wide_stride);
+                }
+            }
+            worker.barrier();
+
+            let queries = if every == 1 { positions } else { 1 };
+            self.attention(worker, phases.next(), memory, items, &Heads { q, q_stride, queries, k, v, kv_stride });
+            worker.barrier();
+
+            let residual = memory.x.add(offset * x_stride);
+            let residual_stride = every * x_stride;
+            let mixed = Rows { first: memory.mixed.cast_const(), stride: x_stride, count: wanted };
+            let target = Target::Accumulate { out: residual, stride: residual_stride };
+            Layer { packed: &block.out, input: mixed, target, next: Some(&block.fc1) }.run(worker, phases.next());
+            worker.barrier();
+
+            block.norm2.rows::<P>(
+                worker.share(wanted),
+                epsilon,
+                (residual, residual_stride),
+                (memory.normed, x_stride),
+            );
+            worker.barrier();
+
+            let normed = Rows { first: memory.normed.cast_const(), stride: x_stride, count: wanted };
+            let target = Target::Gelu { out: memory.wide, stride: wide_stride };
+            Layer { packed: &block.fc1, input: normed, target, next: Some(&block.fc2) }.run(worker, phases.next());
+            worker.barrier();
+
+            let wide = Rows { first: memory.wide.cast_const(), stride: wide_stride, count: wanted };
+            let target = Target::Accumulate { out: residual, stride: residual_stride };
+            Layer { packed: &block.fc2, input: wide, target, next: Some(next) }.run(worker, phases.next());
+            worker.barrier();
+        }
+    }
+
+    /// Attention of all heads of all items, into `memory.mixed`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Encoder::run`]; `heads` must point to rows for `items` items.
+    pub(crate) unsafe fn attention(
+        &self,
+        worker: &Worker<'_>,
+        counter: &Counter,
+        memory: &Memory<P>,
+        items: usize,
+        heads: &Heads<P::Activation>,
+    ) {
+        let Shape { positions, hidden, heads: count, .. } = self.shape;
+        let head_dim = self.shape.head_dim();
+        let x_stride = padded(hidden);
+        let scratch = memory.attention(worker.index());
+        let mut unit = counter.first(worker);
+        while unit < items * count {
+            let (item, column) = (unit / count, unit % count * head_dim);
+            let kv_row = item * positions * heads.kv_stride + column;
+            // SAFETY: item < items and column + head_dim <= hidden; each unit writes its own part of `mixed`, each
+            // thread has its own scratch.
+            unsafe {
+                P::attend(&Attention {
+                    q: heads.q.add(item * heads.queries * heads.q_stride + column),
+                    q_stride: heads.q_stride,
+                    queries: heads.queries,
+                    k: heads.k.add(kv_row),
+                    v: heads.v.add(kv_row),
+                    kv_stride: heads.kv_stride,
+                    keys: positions,
+                    head_dim,
+                    scale_log2e: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
+                    out: memory.mixed.add(item * heads.queries * x_stride + column),
+                    out_stride: x_stride,
+                    packed_k: scratch.packed_k,
+                    packed_v: scratch.packed_v,
+                    scores: scratch.scores,
+                    weights: scratch.weights,
+                });
+            }
+            unit = counter.next(worker);
+        }
+    }
+}
+
+/// The queries, keys and values of all heads: head `h` begins `h * head_dim` values into each row.
+pub(crate) struct Heads<A> {
+    pub(crate) q: *const A,
+    pub(crate) q_stride: usize,
+    /// Query rows of one item.
+    pub(crate) queries: usize,
+    pub(crate) k: *const A,
+    pub(crate) v: *const A,
+    pub(crate) kv_stride: usize,
+}
+
+/// Walks through the counters of a pass. Each thread has its own and all walk alike.
+pub(crate) struct Phases<'a>(std::slice::Iter<'a, Counter>);
+
+impl<'a> Phases<'a> {
+    pub(crate) fn new(counters: &'a [Counter]) -> Self {
+        Phases(counters.iter())
+    }
+
+    /// The next phase's counter.
+    pub(crate) fn next(&mut self) -> &'a Counter {
+        match self.0.next() {
+            Some(counter) => counter,
+            None => unreachable!("a tower has a counter for each of its phases"),
+        }
+    }
+}
+
+/// Scratch memory of one tower for its largest batch, allocated once.
+pub(crate) struct Scratch<P: Kernels> {
+    x: Buffer<f32>,
+    normed: Buffer<P::Activation>,
+    mixed: Buffer<P::Activation>,
+    wide: Buffer<P::Activation>,
+    wide_stride: usize,
+    heads: Vec<HeadScratch<P>>,
+    counters: Vec<Counter>,
+    pub(crate) pool: Arc<Pool>,
+}
+
+struct HeadScratch<P: Kernels> {
+    packed_k: Buffer<P::Activation>,
+    packed_v: Buffer<P::Activation>,
+    scores: Buffer<f32>,
+    weights: Buffer<P::Activation>,
+}
+
+impl<P: Kernels> Scratch<P> {
+    /// Room for `items` items at once; `wide` is the widest row beside those of the blocks (the patches' pixels).
+    pub(crate) fn new(
+        shape: &Shape,
+        items: usize,
+        wide: usize,
+        phases: usize,
+        pool: Arc<Pool>,
+    ) -> std::io::Result<Self> {
+        let rows = items * shape.positions;
+        let row = padded(shape.hidden);
+        let qkv = padded(2 * shape.hidden) + row;
+        let wide_stride = padded(shape.intermediate).max(padded(3 * shape.hidden)).max(qkv).max(padded(wide));
+        let head = attention::Scratch::new::<P::Attention>(shape.positions, shape.head_dim());
+        let heads = (0..pool.threads()).map(|_| {
+            Ok(HeadScratch {
+                packed_k: Buffer::zeroed(head.packed_k)?,
+                packed_v: Buffer::zeroed(head.packed_v)?,
+                scores: Buffer::zeroed(head.scores)?,
+                weights: Buffer::zeroed(head.weights)?,
+            })
+        });
+        Ok(Scratch {
+            x: Buffer::zeroed(rows * row)?,
+            normed: Buffer::zeroed(rows * row + lanes::<P>())?,
+            mixed: Buffer::zeroed(rows * row + lanes::<P>())?,
+            wide: Buffer::zeroed(rows * wide_stride + lanes::<P>())?,
+            wide_stride,
+            heads: heads.collect::<std::io::Result<_>>()?,
+            counters: (0..phases).map(|_| Counter::default()).collect(),
+            pool,
+        })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let heads = self.heads.iter().map(|head| {
+            head.packed_k.bytes() + head.packed_v.bytes() + head.scores.bytes() + head.weights.bytes()
+        });
+        self.x.bytes() + self.normed.bytes() + self.mixed.bytes() + self.wide.bytes() + heads.sum::<usize>()
+    }
+
+    /// The residual stream between passes.
+    pub(crate) fn x(&self) -> &[f32] {
+        self.x.as_slice()
+    }
+
+    /// The pool, the counters set back, and the memory as the threads of one pass share it.
+    pub(crate) fn begin(&mut self) -> (&Pool, &[Counter], Memory<P>) {
+        self.counters.iter_mut().for_each(Counter::reset);
+        let memory = Memory {
+            x: self.x.as_mut_ptr(),
+            normed: self.normed.as_mut_ptr(),
+            mixed: self.mixed.as_mut_ptr(),
+            wide: self.wide.as_mut_ptr(),
+            wide_stride: self.wide_stride,
+            heads: self
+                .heads
+                .iter_mut()
+                .map(|head| HeadMemory {
+                    packed_k: head.packed_k.as_mut_ptr(),
+                    packed_v: head.packed_v.as_mut_ptr(),
+                    scores: head.scores.as_mut_ptr(),
+                    weights: head.weights.as_mut_ptr(),
+                })
+                .collect(),
+        };
+        (&self.pool, &self.counters, memory)
+    }
+}
+
+/// Pointers into a [`Scratch`] for the length of one pass.
+pub(crate) struct Memory<P: Kernels> {
+    /// The residual stream, `[rows, padded(hidden)]`.
+    pub(crate) x: *mut f32,
+    /// What a layer norm gave, `[rows, padded(hidden)]`.
+    pub(crate) normed: *mut P::Activation,
+    /// What attention gave, `[rows, padded(hidden)]`.
+    pub(crate) mixed: *mut P::Activation,
+    /// q, k and v, or the MLP's inner activations, `[rows, wide_stride]`.
+    pub(crate) wide: *mut P::Activation,
+    pub(crate) wide_stride: usize,
+    heads: Vec<HeadMemory<P>>,
+}
+
+struct HeadMemory<P: Kernels> {
+    packed_k: *mut P::Activation,
+    packed_v: *mut P::Activation,
+    scores: *mut f32,
+    weights: *mut P::Activation,
+}
+
+impl<P: Kernels> Memory<P> {
+    fn attention(&self, thread: usize) -> &HeadMemory<P> {
+        &self.heads[thread]
+    }
+}
+
+// SAFETY: the threads of a pass write disjoint parts between barriers; each function that does so says which.
+unsafe impl<P: Kernels> Sync for Memory<P> {}

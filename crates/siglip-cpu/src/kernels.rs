@@ -1,0 +1,98 @@
+//! The entry points: the generic kernels, compiled once for each instruction set.
+//!
+//! [`Kernels`] is implemented for exactly the combinations that an engine may be built on. Its methods are where the
+//! wide instructions begin: each wraps a function that enables its set's features, into which the generic code of
+//! [`crate::gemm`], [`crate::ops`], [`crate::attention`] and [`crate::peak`] is inlined.
+
+use crate::attention::{self, Attention};
+use crate::gemm::{self, Product};
+use crate::ops::{self, LayerNorm};
+use crate::path::{F32, Path, Widened};
+use crate::peak;
+use crate::simd::Portable;
+
+/// A [`Path`] with its compiled kernels.
+///
+/// # Safety of the methods
+///
+/// The machine must have the path's instructions ([`crate::isa::Isa::is_available`]), and the arguments must describe
+/// valid memory as their types say.
+pub(crate) trait Kernels: Path {
+    /// [`gemm::multiply`].
+    unsafe fn multiply(product: &Product<Self>);
+    /// [`ops::layer_norm`].
+    unsafe fn layer_norm(norm: &LayerNorm<Self>);
+    /// [`attention::attend`].
+    unsafe fn attend(attention: &Attention<Self>);
+    /// [`peak::steps`].
+    unsafe fn peak_steps(rounds: usize) -> f32;
+}
+
+macro_rules! kernels {
+    ($path:ty $(, $features:literal)?) => {
+        // Within the methods the features are enabled, so what is `inline(always)` below compiles to the wide set.
+        impl Kernels for $path {
+            unsafe fn multiply(product: &Product<Self>) {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn enabled(product: &Product<$path>) {
+                    // SAFETY: the caller's contract.
+                    unsafe { gemm::multiply(product) }
+                }
+                // SAFETY: the caller's contract.
+                unsafe { enabled(product) }
+            }
+            unsafe fn layer_norm(norm: &LayerNorm<Self>) {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn enabled(norm: &LayerNorm<$path>) {
+                    // SAFETY: the caller's contract.
+                    unsafe { ops::layer_norm(norm) }
+                }
+                // SAFETY: the caller's contract.
+                unsafe { enabled(norm) }
+            }
+            unsafe fn attend(attention: &Attention<Self>) {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn enabled(attention: &Attention<$path>) {
+                    // SAFETY: the caller's contract.
+                    unsafe { attention::attend(attention) }
+                }
+                // SAFETY: the caller's contract.
+                unsafe { enabled(attention) }
+            }
+            unsafe fn peak_steps(rounds: usize) -> f32 {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn enabled(rounds: usize) -> f32 {
+                    // SAFETY: the caller's contract.
+                    unsafe { peak::steps::<$path>(rounds) }
+                }
+                // SAFETY: the caller's contract.
+                unsafe { enabled(rounds) }
+            }
+        }
+    };
+}
+
+kernels!(F32<Portable>);
+kernels!(Widened<Portable>);
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64 {
+    use super::*;
+    use crate::path::Bf16;
+    use crate::simd::{Avx2, Avx512};
+
+    kernels!(F32<Avx2>, "avx2,fma");
+    kernels!(Widened<Avx2>, "avx2,fma");
+    kernels!(F32<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl");
+    kernels!(Widened<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl");
+    kernels!(Bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
+}
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64 {
+    use super::*;
+    use crate::simd::Neon;
+
+    kernels!(F32<Neon>, "neon");
+    kernels!(Widened<Neon>, "neon");
+}

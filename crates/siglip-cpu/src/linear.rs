@@ -1,0 +1,236 @@
+//! A linear layer over many rows on all threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::gemm::{Epilogue, Product};
+use crate::kernels::Kernels;
+use crate::pack::{Packed, Panel};
+use crate::threads::Worker;
+
+/// Rows of activations in memory: `[rows, k]`, `stride` values from row to row.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<T> {
+    pub(crate) first: *const T,
+    pub(crate) stride: usize,
+    pub(crate) count: usize,
+}
+
+/// Where a layer's output goes and what is done on the way. Pointers are to the first row's first column; strides in
+/// values.
+#[derive(Clone, Copy)]
+pub(crate) enum Target<A> {
+    /// `out = x Wᵀ + b`, as activations.
+    Store { out: *mut A, stride: usize },
+    /// `out = gelu(x Wᵀ + b)`, as activations.
+    Gelu { out: *mut A, stride: usize },
+    /// `out += x Wᵀ + b`, in f32.
+    Accumulate { out: *mut f32, stride: usize },
+    /// `out = x Wᵀ + b`, in f32.
+    StoreF32 { out: *mut f32, stride: usize },
+}
+
+/// Hands out units of work: the threads' first units are fixed by their numbers, the rest go to whoever comes next.
+#[repr(align(128))]
+#[derive(Default)]
+pub(crate) struct Counter(AtomicUsize);
+
+impl Counter {
+    /// Back to the state before the first claim. Only between passes.
+    pub(crate) fn reset(&mut self) {
+        *self.0.get_mut() = 0;
+    }
+
+    pub(crate) fn first(&self, worker: &Worker<'_>) -> usize {
+        worker.index()
+    }
+
+    pub(crate) fn next(&self, worker: &Worker<'_>) -> usize {
+        worker.threads() + self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A layer applied to rows: one phase of a forward pass.
+pub(crate) struct Layer<'a, P: Kernels> {
+    pub(crate) packed: &'a Packed<P>,
+    pub(crate) input: Rows<P::Activation>,
+    pub(crate) target: Target<P::Activation>,
+    /// The layer whose turn comes next: its first panels are fetched while this one ends.
+    pub(crate) next: Option<&'a Packed<P>>,
+}
+
+/// The most steps of k that one pass over a panel takes when the output is accumulated: panels of the second MLP
+/// product would not stay in L2 beside the rows otherwise.
+const PANEL_BYTES: usize = 320 << 10;
+
+impl<P: Kernels> Layer<'_, P> {
+    /// This thread's part of the phase.
+    ///
+    /// # Safety
+    ///
+    /// The pointers in `input` and `target` must be valid for the layer's sizes (widths padded to whole vectors),
+    /// nobody else may touch the target during the phase, and the machine must have the path's instructions.
+    pub(crate) unsafe fn run(&self, worker: &Worker<'_>, counter: &Counter) {
+        let units = Units::new(self.packed.panels().len(), self.input.count, worker.threads());
+        let mut unit = counter.first(worker);
+        while unit < units.count() {
+            // Whole panels are claimed one ahead, so that the next can be fetched meanwhile; towards the end a claim
+            // held back would leave the other threads idle, and what comes next is only guessed.
+            let claimed = units.is_whole(unit).then(|| counter.next(worker));
+            let guess = claimed.unwrap_or(unit + worker.threads());
+            let ahead = self.ahead(&units, unit, guess, worker);
+            // SAFETY: the caller's contract.
+            unsafe { self.unit(&units, unit, ahead) };
+            unit = claimed.unwrap_or_else(|| counter.next(worker));
+        }
+    }
+
+    /// The memory to fetch during a unit: that of the unit expected next.
+    fn ahead(&self, units: &Units, unit: usize, next: usize, worker: &Worker<'_>) -> (*const u8, usize) {
+        let panels = self.packed.panels();
+        let (now, ..) = units.part(unit);
+        if next < units.count() {
+            let (mut then, ..) = units.part(next);
+            if then == now {
+                then += 1;
+            }
+            if let Some(&panel) = panels.get(then) {
+                return (self.packed.panel_weights(panel, 0).cast(), self.packed.panel_bytes(panel));
+            }
+        }
+        match self.next.and_then(|next| Some((next, *next.panels().get(worker.index())?))) {
+            Some((next, panel)) => (next.panel_weights(panel, 0).cast(), next.panel_bytes(panel)),
+            None => (std::ptr::null(), 0),
+        }
+    }
+
+    /// One panel's columns for some rows.
+    unsafe fn unit(&self, units: &Units, unit: usize, ahead: (*const u8, usize)) {
+        let (panel, row, rows) = units.part(unit);
+        let Some(&panel) = self.packed.panels().get(panel) else { return };
+        let pieces = self.pieces(panel);
+        let steps = self.packed.steps();
+        for piece in 0..pieces {
+            let (start, end) = (steps * piece / pieces, steps * (piece + 1) / pieces);
+            let ahead = if piece + 1 < pieces {
+                let bytes = self.packed.step_bytes(panel) * (steps * (piece + 2) / pieces - end);
+                (self.packed.panel_weights(panel, end).cast(), bytes)
+            } else {
+                ahead
+            };
+            // SAFETY: the unit's rows and the panel's columns are inside input and target, the caller vouches for
+            // those; pieces divide the panel's steps.
+            unsafe {
+                P::multiply(&Product {
+                    activations: self.input.first.add(row * self.input.stride + start * P::STEP),
+                    row_stride: self.input.stride,
+                    rows,
+                    panel: self.packed.panel_weights(panel, start),
+                    steps: end - start,
+                    vectors: panel.vectors,
+                    epilogue: self.epilogue(panel, row, piece == 0),
+                    prefetch: ahead.0,
+                    prefetch_bytes: ahead.1,
+                });
+            }
+        }
+    }
+
+    /// Into how many parts k is divided: more than one only where the target is accumulated anyway. A constant of the
+    /// layer: rows must not depend on it.
+    fn pieces(&self, panel: Panel) -> usize {
+        match self.target {
+            Target::Accumulate { .. } => self.packed.panel_bytes(panel).div_ceil(PANEL_BYTES).max(1),
+            _ => 1,
+        }
+    }
+
+    unsafe fn epilogue(&self, panel: Panel, row: usize, first_piece: bool) -> Epilogue<P> {
+        let bias = self.packed.panel_bias(panel);
+        let column = panel.column;
+        // SAFETY: the row and the column are inside the target: the caller's contract.
+        unsafe {
+            match self.target {
+                Target::Store { out, stride } => {
+                    Epilogue::Store { bias, out: out.add(row * stride + column), stride }
+                }
+                Target::Gelu { out, stride } => Epilogue::Gelu { bias, out: out.add(row * stride + column), stride },
+                Target::Accumulate { out, stride } => {
+                    let bias = if first_piece { bias } else { std::ptr::null() };
+                    Epilogue::Accumulate { bias, out: out.add(row * stride + column), stride }
+                }
+                Target::StoreF32 { out, stride } => {
+                    Epilogue::StoreF32 { bias, out: out.add(row * stride + column), stride }
+                }
+            }
+        }
+    }
+}
+
+/// How a phase is cut: whole panels first, then the last panels in blocks of rows, so that all threads end together.
+#[derive(Clone, Copy, Debug)]
+struct Units {
+    /// Panels that are one unit each.
+    whole: usize,
+    panels: usize,
+    rows: usize,
+    /// Rows of a block of the other panels.
+    block: usize,
+    /// Blocks of one of the other panels.
+    blocks: usize,
+}
+
+impl Units {
+    fn new(panels: usize, rows: usize, threads: usize) -> Self {
+        // A multiple of the 6 and 8 rows that the kernels take at a time.
+        const GRAIN: usize = 24;
+        if threads == 1 {
+            return Units { whole: panels, panels, rows, block: rows, blocks: 1 };
+        }
+        let cut = panels.min(2 * threads);
+        // Enough units for every thread to get several, however few panels there are.
+        let blocks = (6 * threads).div_ceil(cut.max(1)).max(3);
+        let block = rows.div_ceil(blocks).next_multiple_of(GRAIN).min(rows.max(1));
+        Units { whole: panels - cut, panels, rows, block, blocks: rows.div_ceil(block) }
+    }
+
+    fn count(&self) -> usize {
+        self.whole + (self.panels - self.whole) * self.blocks
+    }
+
+    fn is_whole(&self, unit: usize) -> bool {
+        unit < self.whole
+    }
+
+    /// A unit's panel, first row and number of rows.
+    fn part(&self, unit: usize) -> (usize, usize, usize) {
+        if unit < self.whole {
+            return (unit, 0, self.rows);
+        }
+        let (panel, block) = ((unit - self.whole) / self.blocks, (unit - self.whole) % self.blocks);
+        let row = block * self.block;
+        (self.whole + panel, row, self.block.min(self.rows - row))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_cover_every_row_of_every_panel_once() {
+        for panels in [1, 2, 3, 9, 54, 68] {
+            for rows in [1, 2, 5, 24, 25, 64, 511, 512, 729] {
+                for threads in [1, 2, 3, 8, 64] {
+                    let units = Units::new(panels, rows, threads);
+                    let mut seen = vec![0; panels * rows];
+                    for unit in 0..units.count() {
+                        let (panel, row, count) = units.part(unit);
+                        assert!(count > 0, "{units:?} {unit}");
+                        seen[panel * rows + row..][..count].iter_mut().for_each(|n| *n += 1);
+                    }
+                    assert!(seen.iter().all(|&n| n == 1), "{units:?}");
+                }
+            }
+        }
+    }
+}

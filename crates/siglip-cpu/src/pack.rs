@@ -1,0 +1,248 @@
+//! Weights in the order in which the kernels read them.
+//!
+//! A linear layer `y = x Wᵀ + b` with `W` of shape `[columns, k]` is packed into panels of neighbouring columns. A
+//! panel of `vectors` vectors is `[steps][vectors][LANES][STEP]`: at each step over k the kernel loads whole vectors,
+//! one after the other, and each lane holds `STEP` consecutive values of one column.
+
+use std::sync::Mutex;
+
+use siglip::weights::{Linear, Tensor};
+
+use crate::buffer::Buffer;
+use crate::path::{Element, Path, lanes};
+
+/// A linear layer, packed.
+pub(crate) struct Packed<P: Path> {
+    weights: Buffer<P::Weight>,
+    /// `columns` values padded with zeroes to whole vectors.
+    bias: Buffer<f32>,
+    panels: Vec<Panel>,
+    /// The inner dimension, in the kernel's steps.
+    steps: usize,
+    columns: usize,
+}
+
+/// One panel of a [`Packed`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panel {
+    /// Its first value among the weights.
+    start: usize,
+    /// Its first column.
+    pub(crate) column: usize,
+    /// Its width in vectors.
+    pub(crate) vectors: usize,
+}
+
+/// Part of a layer's columns: the rows `rows` of `linear`'s weight.
+#[derive(Clone)]
+pub(crate) struct Columns<'a> {
+    pub(crate) weight: &'a Tensor,
+    pub(crate) bias: &'a Tensor,
+    pub(crate) rows: std::ops::Range<usize>,
+}
+
+impl<'a> From<&'a Linear> for Columns<'a> {
+    fn from(linear: &'a Linear) -> Self {
+        let rows = 0..linear.weight.shape().first().copied().unwrap_or(0);
+        Columns { weight: &linear.weight, bias: &linear.bias, rows }
+    }
+}
+
+impl<P: Path> Packed<P> {
+    /// Packs the columns of all `parts` side by side, on `threads` threads, and lets go of the file's pages behind
+    /// them.
+    pub(crate) fn new(parts: &[Columns<'_>], threads: usize) -> std::io::Result<Self> {
+        let k = parts.first().map_or(0, |part| inner_size(part.weight));
+        let columns: usize = parts.iter().map(|part| part.rows.len()).sum();
+        let steps = k.div_ceil(P::STEP);
+
+        let mut panels = Vec::new();
+        let (mut start, mut column) = (0, 0);
+        for vectors in panel_widths::<P>(columns) {
+            panels.push(Panel { start, column, vectors });
+            start += steps * vectors * lanes::<P>() * P::STEP;
+            column += vectors * lanes::<P>();
+        }
+
+        let mut bias = Buffer::zeroed(column)?;
+        let mut filled = 0;
+        for part in parts {
+            let len = part.rows.len();
+            part.bias.copy_f32(part.rows.start, &mut bias.as_mut_slice()[filled..filled + len]);
+            filled += len;
+        }
+
+        let mut weights = Buffer::zeroed(start)?;
+        pack_panels::<P>(parts, k, &panels, weights.as_mut_slice(), threads);
+        for part in parts {
+            part.weight.release();
+        }
+        Ok(Packed { weights, bias, panels, steps, columns })
+    }
+}
+
+impl<P: Path> Packed<P> {
+    /// Columns of the layer, without padding.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(crate) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    pub(crate) fn panels(&self) -> &[Panel] {
+        &self.panels
+    }
+
+    /// Bytes of one panel.
+    pub(crate) fn panel_bytes(&self, panel: Panel) -> usize {
+        self.steps * self.step_bytes(panel)
+    }
+
+    /// Bytes of one step of a panel.
+    pub(crate) fn step_bytes(&self, panel: Panel) -> usize {
+        panel.vectors * lanes::<P>() * P::STEP * size_of::<P::Weight>()
+    }
+
+    /// A panel's weights from a step on.
+    pub(crate) fn panel_weights(&self, panel: Panel, step: usize) -> *const P::Weight {
+        debug_assert!(step <= self.steps);
+        self.weights.as_ptr().wrapping_add(panel.start + step * panel.vectors * lanes::<P>() * P::STEP)
+    }
+
+    /// The bias of a panel's columns.
+    pub(crate) fn panel_bias(&self, panel: Panel) -> *const f32 {
+        self.bias.as_ptr().wrapping_add(panel.column)
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.weights.bytes() + self.bias.bytes()
+    }
+}
+
+/// The widths, in vectors, of the panels that cover `columns` columns: as wide as the path allows, the rest spread so
+/// that little is padded and no panel is so narrow that its few accumulators wait for one another.
+pub(crate) fn panel_widths<P: Path>(columns: usize) -> impl Iterator<Item = usize> + Clone {
+    let vectors = columns.div_ceil(lanes::<P>());
+    let widest = P::MAX_VECTORS;
+    let tail: &[usize] = match (widest, vectors % widest) {
+        // 17 = 4 + 4 + 3 + 3 + 3, 18 = 4 + 4 + 4 + 3 + 3: three vectors by eight rows fill the registers as well.
+        (4, 1) if vectors >= 9 => &[3, 3, 3],
+        (4, 1) if vectors == 5 => &[3, 2],
+        (4, 1) => &[1],
+        (4, 2) if vectors >= 6 => &[3, 3],
+        (4, 2) => &[2],
+        (4, 3) => &[3],
+        (2, 1) => &[1],
+        _ => &[],
+    };
+    let wide = (vectors - tail.iter().sum::<usize>()) / widest;
+    std::iter::repeat_n(widest, wide).chain(tail.iter().copied())
+}
+
+/// Values of one row of a weight: the product of all dimensions but the first.
+fn inner_size(weight: &Tensor) -> usize {
+    weight.shape().iter().skip(1).product()
+}
+
+/// Fills all panels, each by one thread at a time.
+fn pack_panels<P: Path>(
+    parts: &[Columns<'_>],
+    k: usize,
+    panels: &[Panel],
+    mut weights: &mut [P::Weight],
+    threads: usize,
+) {
+    let mut work = Vec::with_capacity(panels.len());
+    for (i, panel) in panels.iter().enumerate() {
+        let end = panels.get(i + 1).map_or(panel.start + weights.len(), |next| next.start);
+        let (mine, rest) = std::mem::take(&mut weights).split_at_mut(end - panel.start);
+        weights = rest;
+        work.push((*panel, mine));
+    }
+    let work = Mutex::new(work.into_iter());
+    let take = || work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+    let run = || {
+        let mut row = vec![0.0; k];
+        while let Some((panel, destination)) = take() {
+            pack_panel::<P>(parts, panel, &mut row, destination);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(run);
+        }
+        run();
+    });
+}
+
+/// Steps that are copied before the next column's turn: the part of the panel that they touch stays in L1.
+const STEPS_AT_ONCE: usize = 64;
+
+fn pack_panel<P: Path>(parts: &[Columns<'_>], panel: Panel, row: &mut [f32], destination: &mut [P::Weight]) {
+    let width = panel.vectors * lanes::<P>();
+    let step_len = width * P::STEP;
+    let steps = row.len().div_ceil(P::STEP);
+    let mut converted = vec![P::Weight::default(); width * steps * P::STEP];
+    for (column, converted) in converted.chunks_exact_mut(steps * P::STEP).enumerate() {
+        let Some((part, source)) = locate(parts, panel.column + column) else { break };
+        part.weight.copy_f32(source * row.len(), row);
+        for (to, from) in converted.iter_mut().zip(row.iter()) {
+            *to = P::Weight::from_f32(*from);
+        }
+    }
+    for first in (0..steps).step_by(STEPS_AT_ONCE) {
+        let block = first..(first + STEPS_AT_ONCE).min(steps);
+        for (column, converted) in converted.chunks_exact(steps * P::STEP).enumerate() {
+            let source = &converted[block.start * P::STEP..block.end * P::STEP];
+            let target = &mut destination[block.start * step_len..block.end * step_len];
+            for (from, to) in source.chunks_exact(P::STEP).zip(target.chunks_exact_mut(step_len)) {
+                to[column * P::STEP..(column + 1) * P::STEP].copy_from_slice(from);
+            }
+        }
+    }
+}
+
+/// The part and the row of its weight that hold a column; none for the padding.
+fn locate<'a, 'b>(parts: &'a [Columns<'b>], mut column: usize) -> Option<(&'a Columns<'b>, usize)> {
+    for part in parts {
+        if column < part.rows.len() {
+            return Some((part, part.rows.start + column));
+        }
+        column -= part.rows.len();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::F32;
+    use crate::simd::Portable;
+
+    #[test]
+    fn panels_cover_all_columns_and_pad_less_than_a_vector() {
+        fn check<P: Path>() {
+            for columns in 1..700 {
+                let widths: Vec<usize> = panel_widths::<P>(columns).collect();
+                assert!(widths.iter().all(|&width| (1..=P::MAX_VECTORS).contains(&width)));
+                assert_eq!(widths.iter().sum::<usize>(), columns.div_ceil(lanes::<P>()), "{columns}");
+            }
+        }
+        check::<F32<Portable>>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            check::<F32<crate::simd::Avx2>>();
+            check::<crate::path::Bf16>();
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_mlp_of_so400m_is_covered_without_padding() {
+        let widths: Vec<usize> = panel_widths::<crate::path::Bf16>(4304).collect();
+        assert_eq!((widths.len(), &widths[65..]), (68, &[3, 3, 3][..]));
+    }
+}

@@ -1,0 +1,59 @@
+//! How fast the machine multiplies, measured with the instruction that a precision uses: the yardstick for
+//! everything else.
+
+use std::time::{Duration, Instant};
+
+use crate::kernels::Kernels;
+use crate::path::{Element, Path, lanes};
+use crate::simd::Simd;
+use crate::threads::Pool;
+
+/// Independent accumulators: enough to hide the latency of the multiply-add on every known core.
+const CHAINS: usize = 12;
+
+/// `rounds` rounds of [`CHAINS`] independent steps on registers. The result only keeps the work from being optimised
+/// away.
+///
+/// # Safety
+///
+/// The path's instructions must be enabled in the calling function.
+#[inline(always)]
+pub(crate) unsafe fn steps<P: Path>(rounds: usize) -> f32 {
+    // Ordinary values: a multiplier of zeroes draws less power and may be clocked higher.
+    let ones = [P::Activation::from_f32(0.71); 64];
+    let weights = [P::Weight::from_f32(0.37); 64];
+    // SAFETY: both arrays hold at least one vector of operands; nothing else is read.
+    unsafe {
+        let a = P::broadcast(std::hint::black_box(ones.as_ptr()));
+        let b = P::load_weights(std::hint::black_box(weights.as_ptr()));
+        let mut sums = [P::Simd::zero(); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = P::step(a, b, *sum);
+            }
+        }
+        let mut total = P::Simd::zero();
+        for sum in sums {
+            total = P::Simd::add(total, sum);
+        }
+        P::Simd::sum(total)
+    }
+}
+
+/// The matrix peak of `pool`'s threads in GFLOP/s (a multiply and an add are two operations): the best of a few runs
+/// of about `duration` in all.
+pub(crate) fn measure<P: Kernels>(pool: &Pool, duration: Duration) -> f64 {
+    const ROUNDS: usize = 40_000;
+    let flop_per_thread = (ROUNDS * CHAINS * 2 * lanes::<P>() * P::STEP) as f64;
+    let started = Instant::now();
+    let mut best = 0.0_f64;
+    while started.elapsed() < duration || best == 0.0 {
+        let run = Instant::now();
+        pool.run(|_| {
+            // SAFETY: an engine exists only for instructions that the machine has, and so does its measurement.
+            std::hint::black_box(unsafe { P::peak_steps(ROUNDS) });
+        });
+        best = best.max(flop_per_thread * pool.threads() as f64 / run.elapsed().as_secs_f64() / 1e9);
+    }
+    best
+}

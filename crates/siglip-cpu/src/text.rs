@@ -1,0 +1,138 @@
+//! The text tower: token ids in, embeddings out.
+
+use std::sync::Arc;
+
+use siglip::engine::{Engine, EngineError, EngineInfo, Input, Tower};
+use siglip::weights::{Tensor, TextWeights};
+
+use crate::buffer::Buffer;
+use crate::build::{BuildError, Options};
+use crate::encoder::{Encoder, Outputs, PackedNorm, Phases, Scratch, Shape, padded};
+use crate::kernels::Kernels;
+use crate::linear::{Layer, Rows, Target};
+use crate::pack::Packed;
+use crate::tower;
+
+/// The text tower on a path.
+pub(crate) struct TextTower<P: Kernels> {
+    info: EngineInfo,
+    /// Read from the weights file as it is mapped: a batch touches a few rows of tens of thousands.
+    token_embedding: Tensor,
+    position_embedding: Vec<f32>,
+    encoder: Encoder<P>,
+    final_layer_norm: PackedNorm,
+    head: Packed<P>,
+    scratch: Scratch<P>,
+    /// `[items, padded(embedding_size)]`.
+    output: Buffer<f32>,
+    items_at_once: usize,
+}
+
+impl<P: Kernels> TextTower<P> {
+    pub(crate) fn new(weights: &TextWeights, options: &Options) -> Result<Self, BuildError> {
+        let config = &weights.config;
+        let shape = Shape {
+            positions: config.max_position_embeddings,
+            hidden: config.hidden_size,
+            intermediate: config.intermediate_size,
+            heads: config.num_attention_heads,
+            epsilon: config.layer_norm_eps,
+        };
+        let threads = options.pool.threads();
+        let encoder = Encoder::<P>::new(shape, Outputs::Last, &weights.blocks, threads)?;
+        let head = Packed::<P>::new(&[(&weights.head).into()], threads)?;
+        let items_at_once = tower::items_at_once(shape.positions, options.max_batch_size);
+        let scratch =
+            Scratch::new(&shape, items_at_once, 0, encoder.phases() + 1, Arc::clone(&options.pool))?;
+        let head_flop = 2.0 * (config.hidden_size * config.projection_size) as f64;
+        let info = EngineInfo {
+            tower: Tower::Text,
+            device: "cpu".into(),
+            precision: options.precision,
+            kernels: options.isa.name().into(),
+            threads,
+            max_batch_size: options.max_batch_size,
+            input_len: shape.positions,
+            vocab_size: config.vocab_size,
+            embedding_size: config.projection_size,
+            weights_bytes: encoder.bytes() + head.bytes() + weights.token_embedding.bytes().len(),
+            scratch_bytes: scratch.bytes(),
+            flop_per_item: shape.flop_per_block() * weights.blocks.len() as f64 + head_flop,
+        };
+        Ok(TextTower {
+            info,
+            token_embedding: weights.token_embedding.clone(),
+            position_embedding: weights.position_embedding.to_f32(),
+            encoder,
+            final_layer_norm: PackedNorm::new(&weights.final_layer_norm)?,
+            head,
+            scratch,
+            output: Buffer::zeroed(items_at_once * padded(config.projection_size))?,
+            items_at_once,
+        })
+    }
+
+    /// One pass over at most `items_at_once` items, whose ids were checked.
+    fn pass(&mut self, ids: &[u32], items: usize, output: &mut [f32]) {
+        let Shape { positions, hidden, epsilon, .. } = self.encoder.shape;
+        let x_stride = padded(hidden);
+        let embedding_stride = padded(self.head.columns());
+        let embeddings = tower::Shared(self.output.as_mut_ptr());
+        let (pool, counters, memory) = self.scratch.begin();
+        let (token_embedding, position_embedding) = (&self.token_embedding, &self.position_embedding);
+        let (encoder, head, final_layer_norm) = (&self.encoder, &self.head, &self.final_layer_norm);
+
+        pool.run(|worker| {
+            let mut phases = Phases::new(counters);
+            // SAFETY: the scratch memory was made for these sizes; every thread runs this same closure; each row is
+            // written by one thread between barriers.
+            unsafe {
+                for row in worker.share(items * positions) {
+                    let position = row % positions * hidden;
+                    let x = std::slice::from_raw_parts_mut(memory.x.add(row * x_stride), hidden);
+                    token_embedding.copy_f32(ids[row] as usize * hidden, x);
+                    for (x, p) in x.iter_mut().zip(&position_embedding[position..position + hidden]) {
+                        *x += p;
+                    }
+                }
+                worker.barrier();
+
+                encoder.run(worker, &mut phases, &memory, items, head);
+
+                let last = memory.x.add((positions - 1) * x_stride).cast_const();
+                final_layer_norm.rows::<P>(
+                    worker.share(items),
+                    epsilon,
+                    (last, positions * x_stride),
+                    (memory.normed, x_stride),
+                );
+                worker.barrier();
+
+                let input = Rows { first: memory.normed.cast_const(), stride: x_stride, count: items };
+                let target = Target::StoreF32 { out: embeddings.pointer(), stride: embedding_stride };
+                Layer { packed: head, input, target, next: None }.run(worker, phases.next());
+            }
+        });
+        tower::copy_rows(self.output.as_slice(), embedding_stride, output, self.head.columns());
+    }
+}
+
+impl<P: Kernels> Engine for TextTower<P> {
+    fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
+        let items = tower::check_sizes(&self.info, &input, output.len())?;
+        let Input::TokenIds(ids) = input else { return Err(tower::other_tower(&self.info, &input)) };
+        tower::check_ids(ids, self.info.input_len, self.info.vocab_size)?;
+
+        let (input_len, embedding_size) = (self.info.input_len, self.info.embedding_size);
+        let at_once = tower::even_share(items, self.items_at_once);
+        let passes = ids.chunks(at_once * input_len).zip(output.chunks_mut(at_once * embedding_size));
+        for (ids, output) in passes {
+            self.pass(ids, ids.len() / input_len, output);
+        }
+        tower::check_finite(output, embedding_size)
+    }
+}

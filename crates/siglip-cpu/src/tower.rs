@@ -1,0 +1,90 @@
+//! What both towers do around a pass: checks before, copies and checks after.
+
+use siglip::engine::{EngineError, EngineInfo, Input};
+
+/// Rows of activations that one pass works on at most: enough that fetching the weights costs nothing beside the
+/// multiplication, few enough that all activations of a block stay in the last-level cache.
+const ROWS_AT_ONCE: usize = 512;
+
+/// Items of one pass: larger batches are computed in several.
+pub(crate) fn items_at_once(positions: usize, max_batch_size: usize) -> usize {
+    (ROWS_AT_ONCE / positions.max(1)).clamp(1, max_batch_size.max(1))
+}
+
+/// Items of each pass when `items` are divided as evenly as passes of at most `most` allow.
+pub(crate) fn even_share(items: usize, most: usize) -> usize {
+    items.div_ceil(items.div_ceil(most).max(1)).max(1)
+}
+
+/// The number of items, once input and output fit each other and the engine.
+pub(crate) fn check_sizes(info: &EngineInfo, input: &Input<'_>, output: usize) -> Result<usize, EngineError> {
+    if input.tower() != info.tower {
+        return Err(other_tower(info, input));
+    }
+    if !input.len().is_multiple_of(info.input_len) {
+        return Err(EngineError::WrongInput {
+            tower: info.tower,
+            expected: format!("rows of {} values", info.input_len),
+            got: format!("{} values", input.len()),
+        });
+    }
+    let items = input.len() / info.input_len;
+    if items == 0 || items > info.max_batch_size {
+        return Err(EngineError::BatchSize { got: items, max: info.max_batch_size });
+    }
+    if output != items * info.embedding_size {
+        return Err(EngineError::WrongInput {
+            tower: info.tower,
+            expected: format!("room for {} values of output", items * info.embedding_size),
+            got: format!("room for {output}"),
+        });
+    }
+    Ok(items)
+}
+
+pub(crate) fn other_tower(info: &EngineInfo, input: &Input<'_>) -> EngineError {
+    let (expected, got) = match input {
+        Input::TokenIds(_) => ("pixel values", "token ids"),
+        Input::PixelValues(_) => ("token ids", "pixel values"),
+    };
+    EngineError::WrongInput { tower: info.tower, expected: expected.into(), got: got.into() }
+}
+
+pub(crate) fn check_ids(ids: &[u32], row_len: usize, vocab_size: usize) -> Result<(), EngineError> {
+    match ids.iter().position(|&id| id as usize >= vocab_size) {
+        None => Ok(()),
+        Some(at) => {
+            Err(EngineError::TokenId { id: ids[at], row: at / row_len, position: at % row_len, vocab_size })
+        }
+    }
+}
+
+pub(crate) fn check_finite(output: &[f32], row_len: usize) -> Result<(), EngineError> {
+    match output.chunks(row_len).position(|row| !row.iter().all(|x| x.is_finite())) {
+        None => Ok(()),
+        Some(row) => Err(EngineError::NotFinite { row }),
+    }
+}
+
+/// Copies the first `width` values of each row.
+pub(crate) fn copy_rows(source: &[f32], stride: usize, target: &mut [f32], width: usize) {
+    for (source, target) in source.chunks(stride).zip(target.chunks_mut(width)) {
+        target.copy_from_slice(&source[..width]);
+    }
+}
+
+/// A pointer that the threads of a pass share; each writes its own part.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<T>(pub(crate) *mut T);
+
+impl<T> Shared<T> {
+    /// A method, so that closures capture the whole wrapper and not the bare pointer.
+    pub(crate) fn pointer(self) -> *mut T {
+        self.0
+    }
+}
+
+// SAFETY: only a place in memory; whoever writes through it says which part is whose.
+unsafe impl<T> Sync for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Send for Shared<T> {}
