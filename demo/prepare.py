@@ -3,7 +3,7 @@
 The work directory afterwards holds
 
     npm/            the unpacked packages
-    concepts.json   one entry per emoji: id, name, synonyms, keywords, whether it is a country flag
+    concepts.json   one entry per emoji: id, name, synonyms, keywords, is it a country flag, does a mirror image harm it
     train.npy       uint8 [n, 128, 128, 4], premultiplied RGBA, every hand but the held-out one
     train.json      for each row of train.npy: concept (index into concepts.json) and hand
     heldout.npy     the same for the held-out hand
@@ -20,6 +20,7 @@ import json
 import re
 import subprocess
 import tarfile
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,15 +36,11 @@ HELD_OUT = "twemoji"
 
 @dataclass(frozen=True)
 class Hand:
-    """One artist's drawings: an Iconify set, or a package with one picture per code point."""
+    """One artist's drawings, an Iconify set on npm."""
 
     name: str
     package: str
     version: str
-
-    @property
-    def is_iconify(self) -> bool:
-        return self.package.startswith("@iconify-json/")
 
 
 HANDS = (
@@ -51,7 +48,6 @@ HANDS = (
     Hand("noto-v1", "@iconify-json/noto-v1", "1.2.5"),
     Hand("fluent", "@iconify-json/fluent-emoji", "1.2.7"),
     Hand("fluent-flat", "@iconify-json/fluent-emoji-flat", "1.2.6"),
-    Hand("fluent-3d", "@lobehub/fluent-emoji-3d", "1.1.0"),
     Hand("fluent-mono", "@iconify-json/fluent-emoji-high-contrast", "1.2.6"),
     Hand("fxemoji", "@iconify-json/fxemoji", "1.2.2"),
     Hand("emojione", "@iconify-json/emojione", "1.2.3"),
@@ -62,6 +58,8 @@ HANDS = (
 EMOJIBASE = ("emojibase-data", "17.0.0")
 EMOJILIB = ("emojilib", "4.0.3")
 SHORTCODES = ("cldr", "emojibase", "github", "iamcal", "joypixels")
+DIRECTED_GROUPS = {8, 9}  # symbols, flags
+DIRECTED = re.compile(r"\b(left|right|leftwards|rightwards|clock|thirty|calendar|moon|globe|arrow|keyboard|music\w*)\b")
 FLAG_SUBGROUPS = {"country-flag", "subdivision-flag"}
 
 
@@ -110,7 +108,9 @@ def load_concepts(npm: Path) -> list[dict]:
         synonyms = [code.replace("_", " ").replace("-", " ") for code in codes]
         if entry["label"].startswith("flag: "):
             country = entry["label"].removeprefix("flag: ")
-            synonyms = [f"flag of {country}", f"{country} flag"]
+            synonyms = [f"flag of {country}", f"flag for {country}", f"{country} flag"]
+        elif len(entry["emoji"].rstrip("\ufe0f")) == 1:
+            synonyms.append(unicodedata.name(entry["emoji"][0], "").lower().replace("-", " "))
         keywords = entry.get("tags", []) + emojilib.get(entry["emoji"], [])
         concepts.append(
             {
@@ -118,9 +118,10 @@ def load_concepts(npm: Path) -> list[dict]:
                 "emoji": entry["emoji"],
                 "hexcode": entry["hexcode"],
                 "name": name,
-                "synonyms": unique(s for s in synonyms if s != name and re.search("[a-z]{2}|[0-9]", s)),
+                "synonyms": unique(s for s in synonyms if s != name and re.search("[a-z]{2}", s)),
                 "keywords": unique(k.replace("_", " ").strip().lower() for k in keywords),
                 "flag": subgroups[str(entry["subgroup"])] in FLAG_SUBGROUPS,
+                "mirror": entry["group"] not in DIRECTED_GROUPS and not DIRECTED.search(name),
             }
         )
     return concepts
@@ -152,7 +153,8 @@ def name_index(concepts: list[dict], npm: Path) -> dict[str, int]:
                     index.setdefault(name_key(name), by_code[code_key(code)])
     for i, concept in enumerate(concepts):
         for synonym in concept["synonyms"]:
-            index.setdefault(name_key(synonym), i)
+            if len(name_key(synonym)) > 2:
+                index.setdefault(name_key(synonym), i)
     return index
 
 
@@ -171,33 +173,26 @@ def render(icon: dict, defaults: dict) -> Image.Image:
 
 
 def drawings(hand: Hand, npm: Path, concepts: list[dict], by_name: dict[str, int]) -> Iterator[tuple[int, Image.Image]]:
-    """All drawings of one hand, each with the concept it shows, at most one a concept."""
+    """All drawings of one hand that show a known concept, each with that concept."""
     folder = fetch(hand.package, hand.version, npm)
     by_code = {code_key(c["hexcode"]): i for i, c in enumerate(concepts)}
-    seen = set()
-    if not hand.is_iconify:
-        for path in sorted((folder / "assets").iterdir()):
-            concept = by_code.get(code_key(path.stem))
-            if concept is not None and concept not in seen:
-                seen.add(concept)
-                yield concept, Image.open(path)
-        return
-
     data = json.loads((folder / "icons.json").read_text())
     icons = dict(data["icons"])
     icons |= {alias: icons[a["parent"]] | a for alias, a in data.get("aliases", {}).items() if a["parent"] in icons}
-    codes = iconify_names(folder) if json.loads((folder / "chars.json").read_text()) else {}
+    codes = iconify_names(folder)
+    seen = set()
     for name, icon in icons.items():
-        concept = by_code.get(code_key(codes[name])) if name in codes else by_name.get(name_key(name))
-        if concept is not None and concept not in seen:
-            seen.add(concept)
+        if codes:
+            concept = by_code.get(code_key(codes.get(name, "")))
+        else:
+            concept = by_name.get(name_key(re.sub(r"-[1-3]$", "", name)))  # Streamline numbers its variants
+        if concept is not None and (concept, icon["body"]) not in seen:
+            seen.add((concept, icon["body"]))
             yield concept, render(icon, data)
 
 
 def premultiplied(image: Image.Image) -> np.ndarray:
     """RGBA pixels with the colours scaled by alpha, so that they can be averaged when the picture is resized."""
-    if image.size != (SIZE, SIZE):
-        image = image.convert("RGBA").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     pixels = np.array(image.convert("RGBA"), dtype=np.uint16)
     pixels[..., :3] = (pixels[..., :3] * pixels[..., 3:] + 127) // 255
     return pixels.astype(np.uint8)

@@ -1,0 +1,266 @@
+//! A model folder, or the same files embedded in the program, opened as a whole.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{Config, ConfigError};
+use crate::preprocessor::{PreprocessorConfig, PreprocessorError};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::weights::{TextWeights, VisionWeights, Weights, WeightsError};
+
+/// A model: what a folder in the Hub's layout holds, checked as far as it is there.
+///
+/// A folder may lack a tower, the tokenizer or the preprocessor's configuration. What is left can be used, and
+/// [`Model::missing`] says what is not there. What is there and wrong is an error.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The folder's own name, or the embedded model's.
+    pub name: String,
+    /// The hyper-parameters.
+    pub config: Config,
+    /// The text tower, if the weights hold one.
+    pub text: Option<TextWeights>,
+    /// The vision tower, if the weights hold one.
+    pub vision: Option<VisionWeights>,
+    /// From text to token ids, if there is a text tower and a tokenizer.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// The logarithm of the factor that [`crate::similarity::score`] puts on a cosine.
+    pub logit_scale: Option<f32>,
+    /// What [`crate::similarity::score`] adds to a scaled cosine.
+    pub logit_bias: Option<f32>,
+    /// From images to pixels, if there is a vision tower and a `preprocessor_config.json`.
+    pub preprocessor: Option<PreprocessorConfig>,
+    /// One sentence for each part that is absent, saying which file or which tensors were looked for.
+    pub missing: Vec<String>,
+}
+
+impl Model {
+    /// Opens a model folder: `config.json`, `model.safetensors` or shards with an index, `spiece.model` or
+    /// `tokenizer.json`, `preprocessor_config.json`. Weights are mapped, not read.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`], whose message names the file and what is wrong with it.
+    pub fn open(dir: &Path) -> Result<Model, ModelError> {
+        let Some(config) = read(dir, "config.json")? else {
+            let why = if dir.is_dir() { "it has no config.json" } else { "there is no such folder" };
+            return Err(ModelError::NotAModel { dir: dir.to_owned(), why });
+        };
+        let spiece = read(dir, Tokenizer::SPIECE)?;
+        // One form of the tokenizer is enough, and the other is three times as long.
+        let tokenizer_json = if spiece.is_none() { read(dir, Tokenizer::JSON)? } else { None };
+        let preprocessor = read(dir, "preprocessor_config.json")?;
+
+        // A path such as `.` has no name of its own.
+        let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let name = canonical.file_name().unwrap_or_default().to_string_lossy();
+        let files = Files {
+            name: &name,
+            origin: dir,
+            config: &config,
+            tokenizer_json: tokenizer_json.as_deref(),
+            spiece: spiece.as_deref(),
+            preprocessor: preprocessor.as_deref(),
+        };
+        files.assemble(|| Weights::open(dir))
+    }
+
+    /// Opens a model whose files are embedded in the program.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::open`].
+    pub fn from_static(embedded: EmbeddedFiles) -> Result<Model, ModelError> {
+        let EmbeddedFiles { name, config, weights, tokenizer_json, spiece, preprocessor } = embedded;
+        let origin = Path::new("(embedded)");
+        let files = Files { name, origin, config, tokenizer_json, spiece, preprocessor };
+        files.assemble(|| Weights::from_static(weights))
+    }
+}
+
+/// The files of a model that is embedded in the program.
+#[derive(Clone, Copy)]
+pub struct EmbeddedFiles {
+    /// The model's name.
+    pub name: &'static str,
+    /// `config.json`.
+    pub config: &'static [u8],
+    /// `model.safetensors`.
+    pub weights: &'static [u8],
+    /// `tokenizer.json`. One of this and the next is enough.
+    pub tokenizer_json: Option<&'static [u8]>,
+    /// `spiece.model`.
+    pub spiece: Option<&'static [u8]>,
+    /// `preprocessor_config.json`.
+    pub preprocessor: Option<&'static [u8]>,
+}
+
+/// Why a model could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The folder is not a model folder.
+    #[error("{} is not a model folder: {why}", dir.display())]
+    NotAModel {
+        /// The folder.
+        dir: PathBuf,
+        /// What is not as it must be.
+        why: &'static str,
+    },
+    /// A file of the folder cannot be read.
+    #[error("{} cannot be read: {error}", file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The weights hold neither tower.
+    #[error(
+        "{} holds no tower that config.json describes: no tensor `embeddings.token_embedding.weight` or \
+         `embeddings.patch_embedding.weight`, with or without the prefix `text_model.` or `vision_model.`",
+        weights.display()
+    )]
+    NoTower {
+        /// The weights, or their index.
+        weights: PathBuf,
+    },
+    /// The configuration is not valid or not supported.
+    #[error("{}: {error}", model.display())]
+    Config {
+        /// The folder.
+        model: PathBuf,
+        /// What is wrong.
+        error: ConfigError,
+    },
+    /// The tokenizer is not valid or not supported.
+    #[error("{}: {error}", model.display())]
+    Tokenizer {
+        /// The folder.
+        model: PathBuf,
+        /// What is wrong.
+        error: TokenizerError,
+    },
+    /// The preprocessor's configuration is not valid, not supported, or not the model's.
+    #[error("{}: {error}", model.display())]
+    Preprocessor {
+        /// The folder.
+        model: PathBuf,
+        /// What is wrong.
+        error: PreprocessorError,
+    },
+    /// The weights are not there, not valid, or not those that the configuration describes.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+/// The small files of a model as they are, wherever they came from.
+struct Files<'a> {
+    name: &'a str,
+    /// The folder, for messages.
+    origin: &'a Path,
+    config: &'a [u8],
+    tokenizer_json: Option<&'a [u8]>,
+    spiece: Option<&'a [u8]>,
+    preprocessor: Option<&'a [u8]>,
+}
+
+impl Files<'_> {
+    /// Reads and checks everything, the weights last: they are what takes long to replace if something else is wrong.
+    fn assemble(self, open: impl FnOnce() -> Result<Weights, WeightsError>) -> Result<Model, ModelError> {
+        let model = || self.origin.to_owned();
+        let config =
+            Config::from_json(self.config).map_err(|error| ModelError::Config { model: model(), error })?;
+        let tokenizer = match &config.text {
+            Some(text) if self.spiece.is_some() || self.tokenizer_json.is_some() => {
+                let tokenizer = Tokenizer::from_bytes(self.tokenizer_json, self.spiece, text);
+                Some(tokenizer.map_err(|error| ModelError::Tokenizer { model: model(), error })?)
+            }
+            _ => None,
+        };
+        let preprocessor = self.preprocessor.map(PreprocessorConfig::from_json).transpose();
+        let wrong_preprocessor = |error| ModelError::Preprocessor { model: model(), error };
+        let preprocessor = preprocessor.map_err(wrong_preprocessor)?;
+        let weights = open()?;
+
+        let mut missing = Vec::new();
+        let origin = weights.origin().display();
+
+        let text = match &config.text {
+            Some(text) if TextWeights::are_in(&weights) => Some(TextWeights::load(&weights, text)?),
+            Some(_) => {
+                missing.push(format!("There is no text tower: {origin} has no tensor under `text_model.`."));
+                None
+            }
+            None => {
+                missing.push("There is no text tower: config.json is that of a vision tower.".to_owned());
+                None
+            }
+        };
+        let vision = match &config.vision {
+            Some(vision) if VisionWeights::are_in(&weights) => Some(VisionWeights::load(&weights, vision)?),
+            Some(_) => {
+                missing
+                    .push(format!("There is no vision tower: {origin} has no tensor under `vision_model.`."));
+                None
+            }
+            None => {
+                missing.push("There is no vision tower: config.json is that of a text tower.".to_owned());
+                None
+            }
+        };
+        if text.is_none() && vision.is_none() {
+            return Err(ModelError::NoTower { weights: weights.origin().to_owned() });
+        }
+
+        let tokenizer = tokenizer.filter(|_| text.is_some()).map(Arc::new);
+        if text.is_some() && tokenizer.is_none() {
+            missing.push(
+                "There is no tokenizer: neither spiece.model nor tokenizer.json is there, so text must come as token \
+                 ids."
+                    .to_owned(),
+            );
+        }
+        let preprocessor = preprocessor.filter(|_| vision.is_some());
+        match (&vision, &preprocessor) {
+            (Some(vision), Some(preprocessor)) => {
+                preprocessor.check(&vision.config).map_err(wrong_preprocessor)?
+            }
+            (Some(_), None) => missing.push(
+                "There is no preprocessor_config.json, so images must come as pixel values.".to_owned(),
+            ),
+            (None, _) => {}
+        }
+        let logit_scale = scalar(&weights, "logit_scale")?;
+        let logit_bias = scalar(&weights, "logit_bias")?;
+        if text.is_some() && vision.is_some() && (logit_scale.is_none() || logit_bias.is_none()) {
+            missing.push(format!(
+                "There is no `logit_scale` or no `logit_bias` in {origin}, so similarities cannot become scores."
+            ));
+        }
+        let name = self.name.to_owned();
+        Ok(Model { name, config, text, vision, tokenizer, logit_scale, logit_bias, preprocessor, missing })
+    }
+}
+
+/// A tensor of one number, if it is there. `transformers` saves it as `[1]`, others as `[]`.
+fn scalar(weights: &Weights, name: &str) -> Result<Option<f32>, WeightsError> {
+    let shape: &[usize] = match weights.shape(name) {
+        None => return Ok(None),
+        Some([]) => &[],
+        Some(_) => &[1],
+    };
+    Ok(weights.tensor(name, shape)?.to_f32().first().copied())
+}
+
+/// The bytes of a file of the folder, or `None` if it is not there.
+fn read(dir: &Path, name: &str) -> Result<Option<Vec<u8>>, ModelError> {
+    let file = dir.join(name);
+    match fs::read(&file) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ModelError::Io { file, error }),
+    }
+}

@@ -1,0 +1,234 @@
+//! The tensors of each tower under the names that `transformers` gives them.
+
+use super::{Tensor, Weights, WeightsError};
+use crate::config::{TextConfig, VisionConfig};
+
+/// A linear layer: `y = weight · x + bias`.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Tensor,
+    /// `[out]`.
+    pub bias: Tensor,
+}
+
+/// A layer norm's scale and shift.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    /// `[hidden]`.
+    pub weight: Tensor,
+    /// `[hidden]`.
+    pub bias: Tensor,
+}
+
+/// One pre-norm transformer block; the same in both towers.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Before the attention.
+    pub layer_norm1: Norm,
+    /// Queries, `[hidden, hidden]`: head after head, as keys and values.
+    pub q: Linear,
+    /// Keys, `[hidden, hidden]`.
+    pub k: Linear,
+    /// Values, `[hidden, hidden]`.
+    pub v: Linear,
+    /// The attention's output projection, `[hidden, hidden]`.
+    pub out: Linear,
+    /// Before the MLP.
+    pub layer_norm2: Norm,
+    /// `[intermediate, hidden]`.
+    pub fc1: Linear,
+    /// `[hidden, intermediate]`.
+    pub fc2: Linear,
+}
+
+/// All tensors of a text tower.
+#[derive(Clone, Debug)]
+pub struct TextWeights {
+    /// The hyper-parameters that fix every shape below.
+    pub config: TextConfig,
+    /// `[vocab_size, hidden]`.
+    pub token_embedding: Tensor,
+    /// `[max_position_embeddings, hidden]`.
+    pub position_embedding: Tensor,
+    /// The blocks, first to last.
+    pub blocks: Vec<Block>,
+    /// After the last block.
+    pub final_layer_norm: Norm,
+    /// From the last position to the embedding, `[projection_size, hidden]`.
+    pub head: Linear,
+}
+
+impl TextWeights {
+    /// The prefix of the tower's tensors in a file of a whole model.
+    pub const PREFIX: &'static str = "text_model.";
+
+    /// Finds all tensors of the tower, with or without [`TextWeights::PREFIX`]: both forms are in circulation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::tensor`], for the first tensor that is not there or not as `config` says.
+    pub fn load(weights: &Weights, config: &TextConfig) -> Result<TextWeights, WeightsError> {
+        let root = Scope::tower(weights, Self::PREFIX, Self::MARKER);
+        let hidden = config.hidden_size;
+        let embeddings = root.child("embeddings");
+        Ok(TextWeights {
+            token_embedding: embeddings.tensor("token_embedding.weight", &[config.vocab_size, hidden])?,
+            position_embedding: embeddings
+                .tensor("position_embedding.weight", &[config.max_position_embeddings, hidden])?,
+            blocks: root.blocks(config.num_hidden_layers, hidden, config.intermediate_size)?,
+            final_layer_norm: root.norm("final_layer_norm", hidden)?,
+            head: root.linear("head", config.projection_size, hidden)?,
+            config: config.clone(),
+        })
+    }
+
+    /// Whether the weights hold a text tower, complete or not.
+    pub fn are_in(weights: &Weights) -> bool {
+        Scope::has_tower(weights, Self::PREFIX, Self::MARKER)
+    }
+
+    const MARKER: &'static str = "embeddings.token_embedding.weight";
+}
+
+/// All tensors of a vision tower.
+#[derive(Clone, Debug)]
+pub struct VisionWeights {
+    /// The hyper-parameters that fix every shape below.
+    pub config: VisionConfig,
+    /// The convolution that embeds patches: weight `[hidden, num_channels, patch_size, patch_size]`.
+    pub patch_embedding: Linear,
+    /// `[num_patches, hidden]`, patches row by row.
+    pub position_embedding: Tensor,
+    /// The blocks, first to last.
+    pub blocks: Vec<Block>,
+    /// After the last block.
+    pub post_layer_norm: Norm,
+    /// From all patches to the embedding.
+    pub head: PoolingHead,
+}
+
+impl VisionWeights {
+    /// The prefix of the tower's tensors in a file of a whole model.
+    pub const PREFIX: &'static str = "vision_model.";
+
+    /// Finds all tensors of the tower, with or without [`VisionWeights::PREFIX`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::tensor`], for the first tensor that is not there or not as `config` says.
+    pub fn load(weights: &Weights, config: &VisionConfig) -> Result<VisionWeights, WeightsError> {
+        let root = Scope::tower(weights, Self::PREFIX, Self::MARKER);
+        let hidden = config.hidden_size;
+        let patch = config.patch_size;
+        let embeddings = root.child("embeddings");
+        let head = root.child("head");
+        let attention = head.child("attention");
+        Ok(VisionWeights {
+            patch_embedding: Linear {
+                weight: embeddings
+                    .tensor("patch_embedding.weight", &[hidden, config.num_channels, patch, patch])?,
+                bias: embeddings.tensor("patch_embedding.bias", &[hidden])?,
+            },
+            position_embedding: embeddings
+                .tensor("position_embedding.weight", &[config.num_patches(), hidden])?,
+            blocks: root.blocks(config.num_hidden_layers, hidden, config.intermediate_size)?,
+            post_layer_norm: root.norm("post_layernorm", hidden)?,
+            head: PoolingHead {
+                probe: head.tensor("probe", &[1, 1, hidden])?,
+                in_proj: Linear {
+                    weight: attention.tensor("in_proj_weight", &[3 * hidden, hidden])?,
+                    bias: attention.tensor("in_proj_bias", &[3 * hidden])?,
+                },
+                out_proj: attention.linear("out_proj", hidden, hidden)?,
+                layer_norm: head.norm("layernorm", hidden)?,
+                fc1: head.linear("mlp.fc1", config.intermediate_size, hidden)?,
+                fc2: head.linear("mlp.fc2", hidden, config.intermediate_size)?,
+            },
+            config: config.clone(),
+        })
+    }
+
+    /// Whether the weights hold a vision tower, complete or not.
+    pub fn are_in(weights: &Weights) -> bool {
+        Scope::has_tower(weights, Self::PREFIX, Self::MARKER)
+    }
+
+    const MARKER: &'static str = "embeddings.patch_embedding.weight";
+}
+
+/// The head that pools all patches into one embedding by attention.
+#[derive(Clone, Debug)]
+pub struct PoolingHead {
+    /// The learned query, `[1, 1, hidden]`.
+    pub probe: Tensor,
+    /// Queries, keys and values in one, `[3 · hidden, hidden]`, in this order.
+    pub in_proj: Linear,
+    /// `[hidden, hidden]`.
+    pub out_proj: Linear,
+    /// Before the MLP.
+    pub layer_norm: Norm,
+    /// `[intermediate, hidden]`.
+    pub fc1: Linear,
+    /// `[hidden, intermediate]`.
+    pub fc2: Linear,
+}
+
+/// A place in the tree of names.
+struct Scope<'a> {
+    weights: &'a Weights,
+    /// What every name here starts with: nothing, or a path with a trailing dot.
+    prefix: String,
+}
+
+impl<'a> Scope<'a> {
+    /// The root of a tower. `marker` is a tensor that every tower of this kind has and the other kind has not.
+    fn tower(weights: &'a Weights, prefix: &str, marker: &str) -> Self {
+        let bare = weights.contains(marker) && !weights.contains(&format!("{prefix}{marker}"));
+        Scope { weights, prefix: if bare { String::new() } else { prefix.to_owned() } }
+    }
+
+    fn has_tower(weights: &Weights, prefix: &str, marker: &str) -> bool {
+        weights.contains(marker) || weights.names().any(|name| name.starts_with(prefix))
+    }
+
+    fn child(&self, name: &str) -> Scope<'a> {
+        Scope { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+        self.weights.tensor(&format!("{}{name}", self.prefix), shape)
+    }
+
+    fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, WeightsError> {
+        let scope = self.child(name);
+        Ok(Linear {
+            weight: scope.tensor("weight", &[outputs, inputs])?,
+            bias: scope.tensor("bias", &[outputs])?,
+        })
+    }
+
+    fn norm(&self, name: &str, hidden: usize) -> Result<Norm, WeightsError> {
+        let scope = self.child(name);
+        Ok(Norm { weight: scope.tensor("weight", &[hidden])?, bias: scope.tensor("bias", &[hidden])? })
+    }
+
+    fn blocks(&self, layers: usize, hidden: usize, intermediate: usize) -> Result<Vec<Block>, WeightsError> {
+        (0..layers)
+            .map(|layer| {
+                let block = self.child(&format!("encoder.layers.{layer}"));
+                let attention = block.child("self_attn");
+                Ok(Block {
+                    layer_norm1: block.norm("layer_norm1", hidden)?,
+                    q: attention.linear("q_proj", hidden, hidden)?,
+                    k: attention.linear("k_proj", hidden, hidden)?,
+                    v: attention.linear("v_proj", hidden, hidden)?,
+                    out: attention.linear("out_proj", hidden, hidden)?,
+                    layer_norm2: block.norm("layer_norm2", hidden)?,
+                    fc1: block.linear("mlp.fc1", intermediate, hidden)?,
+                    fc2: block.linear("mlp.fc2", hidden, intermediate)?,
+                })
+            })
+            .collect()
+    }
+}
