@@ -130,7 +130,6 @@ pub(crate) enum Outputs {
 /// All blocks of a tower.
 pub(crate) struct Encoder<P: Kernels> {
     pub(crate) shape: Shape,
-    pub(crate) outputs: Outputs,
     blocks: Vec<PackedBlock<P>>,
 }
 
@@ -156,7 +155,7 @@ impl<P: Kernels> Encoder<P> {
                 fc2: pack(&[&block.fc2])?,
             })
         });
-        Ok(Encoder { shape, outputs, blocks: packed.collect::<std::io::Result<_>>()? })
+        Ok(Encoder { shape, blocks: packed.collect::<std::io::Result<_>>()? })
     }
 
     /// Bytes of all packed weights.

@@ -22,6 +22,8 @@ mod pack;
 mod path;
 mod peak;
 mod simd;
+#[cfg(test)]
+mod tests;
 mod text;
 pub mod threads;
 mod tower;

@@ -288,7 +288,11 @@ mod tests {
         let pool = Pool::new(3).unwrap();
         for len in [0, 1, 2, 3, 7, 64] {
             let seen: Vec<AtomicUsize> = (0..len).map(|_| AtomicUsize::new(0)).collect();
-            pool.run(|worker| worker.share(len).for_each(|i| drop(seen[i].fetch_add(1, Ordering::Relaxed))));
+            pool.run(|worker| {
+                for count in &seen[worker.share(len)] {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
             assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1));
         }
     }

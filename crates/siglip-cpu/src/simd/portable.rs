@@ -9,14 +9,22 @@ pub(crate) struct Portable;
 
 const N: usize = 8;
 
+// Loops and not `array::from_fn` or `map`: those go through closures that are not always inlined, and a call a lane
+// costs a hundred times the lane.
 #[inline(always)]
-fn map(a: [f32; N], f: impl Fn(f32) -> f32) -> [f32; N] {
-    a.map(f)
+fn map(mut a: [f32; N], f: impl Fn(f32) -> f32) -> [f32; N] {
+    for x in &mut a {
+        *x = f(*x);
+    }
+    a
 }
 
 #[inline(always)]
-fn zip(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
-    core::array::from_fn(|i| f(a[i], b[i]))
+fn zip(mut a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
+    for (x, y) in a.iter_mut().zip(b) {
+        *x = f(*x, y);
+    }
+    a
 }
 
 impl Simd for Portable {
@@ -39,8 +47,12 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> [f32; N] {
-        // SAFETY: the caller vouches for n values at `p`.
-        core::array::from_fn(|i| if i < n { unsafe { p.add(i).read_unaligned() } } else { 0.0 })
+        let mut lanes = [0.0; N];
+        for (i, lane) in lanes.iter_mut().enumerate().take(n) {
+            // SAFETY: the caller vouches for n values at `p`.
+            *lane = unsafe { p.add(i).read_unaligned() };
+        }
+        lanes
     }
     #[inline(always)]
     unsafe fn store_first(p: *mut f32, n: usize, v: [f32; N]) {
@@ -52,7 +64,12 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> [f32; N] {
         // SAFETY: the caller vouches for N values at `p`.
-        unsafe { p.cast::<[u16; N]>().read_unaligned() }.map(|bits| f32::from_bits(u32::from(bits) << 16))
+        let bits = unsafe { p.cast::<[u16; N]>().read_unaligned() };
+        let mut lanes = [0.0; N];
+        for (lane, bits) in lanes.iter_mut().zip(bits) {
+            *lane = f32::from_bits(u32::from(bits) << 16);
+        }
+        lanes
     }
     #[inline(always)]
     unsafe fn add(a: [f32; N], b: [f32; N]) -> [f32; N] {
@@ -69,7 +86,8 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn mul_add(a: [f32; N], b: [f32; N], c: [f32; N]) -> [f32; N] {
         // Two roundings on purpose: a fused one would be a library call a lane where the target has no FMA.
-        core::array::from_fn(|i| a[i] * b[i] + c[i])
+        let products = zip(a, b, |x, y| x * y);
+        zip(products, c, |x, y| x + y)
     }
     #[inline(always)]
     unsafe fn max(a: [f32; N], b: [f32; N]) -> [f32; N] {

@@ -1,0 +1,257 @@
+//! The command line: every option once, with its help, its environment variable and its key in a configuration file.
+//!
+//! The name of an option is the name of its key (`http-port`), and with `SIGLIP_` before it that of its variable
+//! (`SIGLIP_HTTP_PORT`). Tests hold every option to that.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use siglip::engine::{Precision, Tower};
+use siglip_cpu::Isa;
+
+/// SigLIP embeddings from one program.
+#[derive(Debug, Parser)]
+#[command(name = "siglip", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to log, as `level` or `target=level,…`; logs go to standard error.
+    #[arg(long, env = "SIGLIP_LOG", default_value = "info", global = true, value_name = "FILTER")]
+    pub(crate) log: String,
+    /// A TOML file with values for the options of the subcommand; the command line and the environment win over it.
+    #[arg(long, env = "SIGLIP_CONFIG", global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve embeddings over the KServe v2 protocol, as Triton does.
+    Serve(ServeArgs),
+    /// Embed the lines of a text into a .npy, .parquet or .jsonl file.
+    Embed(EmbedArgs),
+    /// Measure how fast this machine embeds, beside its own matrix peak.
+    Bench(BenchArgs),
+    /// Say what this machine can do: instruction sets, measured peaks, memory.
+    Doctor(DoctorArgs),
+}
+
+/// Which model.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ModelArgs {
+    /// A folder in the Hub's layout: config.json, model.safetensors, spiece.model or tokenizer.json.
+    #[arg(long, env = "SIGLIP_MODEL", value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// The small model that is embedded in the program: to try everything without a download.
+    #[arg(long, env = "SIGLIP_DEMO", conflicts_with = "model")]
+    pub(crate) demo: bool,
+}
+
+/// How to compute.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EngineArgs {
+    /// Where to compute. `auto` is the CPU in this version.
+    #[arg(long, env = "SIGLIP_DEVICE", value_enum, default_value_t = Device::Auto)]
+    pub(crate) device: Device,
+    /// The number format of matrix products. `auto` takes bf16 where the processor multiplies it, f32 elsewhere.
+    #[arg(long, env = "SIGLIP_PRECISION", value_enum, default_value_t = PrecisionArg::Auto)]
+    pub(crate) precision: PrecisionArg,
+    /// Threads that compute. By default as many as the affinity mask and the container's CPU quota allow.
+    #[arg(long, env = "SIGLIP_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// The instruction set whose kernels are used, instead of the fastest that this machine has: avx512-bf16, avx512,
+    /// avx2, neon or portable. For comparisons and for finding faults.
+    #[arg(long, env = "SIGLIP_ISA", value_name = "SET")]
+    pub(crate) isa: Option<Isa>,
+}
+
+/// Options of `siglip serve`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// The address to listen on; 0.0.0.0 for all.
+    #[arg(long, env = "SIGLIP_HOST", default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub(crate) host: IpAddr,
+    /// The port for HTTP; 0 for any that is free.
+    #[arg(long, env = "SIGLIP_HTTP_PORT", default_value_t = 8000, value_name = "PORT")]
+    pub(crate) http_port: u16,
+    /// The port for gRPC; 0 for any that is free.
+    #[arg(long, env = "SIGLIP_GRPC_PORT", default_value_t = 8001, value_name = "PORT")]
+    pub(crate) grpc_port: u16,
+    /// The port for Prometheus metrics; 0 for any that is free.
+    #[arg(long, env = "SIGLIP_METRICS_PORT", default_value_t = 8002, value_name = "PORT")]
+    pub(crate) metrics_port: u16,
+    /// The most rows of one batch, and of one request. Larger batches raise throughput only as far as the processor is
+    /// not busy yet, and every row's latency with it.
+    #[arg(long, env = "SIGLIP_MAX_BATCH_SIZE", default_value_t = 32, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) max_batch_size: u16,
+    /// How long a batch that is not full waits for more rows while the engine is idle, in microseconds. At 0 an idle
+    /// engine never waits; batches still form while it is busy.
+    #[arg(long, env = "SIGLIP_MAX_QUEUE_DELAY_US", default_value_t = 0, value_name = "MICROSECONDS",
+          value_parser = clap::value_parser!(u64).range(..=60_000_000))]
+    pub(crate) max_queue_delay_us: u64,
+    /// The most rows that wait for an engine; a request that would make it more is refused at once with 503.
+    #[arg(long, env = "SIGLIP_MAX_QUEUE_SIZE", default_value_t = 1024, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_queue_size: u32,
+    /// The largest request body in megabytes, before and after decompression.
+    #[arg(long, env = "SIGLIP_MAX_BODY_MB", default_value_t = 256, value_name = "MB",
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) max_body_mb: u32,
+    /// The most connections open at once; more wait to be accepted.
+    #[arg(long, env = "SIGLIP_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_connections: u32,
+    /// How long to go on, once told to stop, to finish what was taken in, in seconds.
+    #[arg(long, env = "SIGLIP_SHUTDOWN_GRACE", default_value_t = 30, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub(crate) shutdown_grace: u64,
+}
+
+/// Options of `siglip embed`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EmbedArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// The texts, one a line, in UTF-8; `-` for standard input.
+    #[arg(long, env = "SIGLIP_TEXT", value_name = "FILE|-")]
+    pub(crate) text: PathBuf,
+    /// The file to write: .npy (f32, [lines, D]), .parquet (text, embedding) or .jsonl. It appears under this name only
+    /// when it is whole.
+    #[arg(long, short, env = "SIGLIP_OUTPUT", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Rows of one batch.
+    #[arg(long, env = "SIGLIP_BATCH_SIZE", default_value_t = 32, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) batch_size: u16,
+    /// Cut texts that are longer than the model's context instead of stopping with an error.
+    #[arg(long, env = "SIGLIP_TRUNCATE")]
+    pub(crate) truncate: bool,
+    /// Scale every embedding to length 1, so that a dot product is a cosine.
+    #[arg(long, env = "SIGLIP_NORMALIZE")]
+    pub(crate) normalize: bool,
+}
+
+/// Options of `siglip bench`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// The tower to measure.
+    #[arg(long, env = "SIGLIP_TOWER", value_enum, default_value_t = TowerArg::Text)]
+    pub(crate) tower: TowerArg,
+    /// Rows of one batch; several sizes separated by commas are measured one after the other.
+    #[arg(long, env = "SIGLIP_BATCH_SIZE", default_value = "32", value_name = "N,…", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) batch_size: Vec<u16>,
+    /// How long to measure each size.
+    #[arg(long, env = "SIGLIP_SECONDS", default_value_t = 5.0, value_name = "S", value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Print one line of JSON for each size instead of a table.
+    #[arg(long, env = "SIGLIP_JSON")]
+    pub(crate) json: bool,
+}
+
+/// Options of `siglip doctor`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object instead of a table.
+    #[arg(long, env = "SIGLIP_JSON")]
+    pub(crate) json: bool,
+    /// Threads to measure with, as for the other commands.
+    #[arg(long, env = "SIGLIP_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    /// The best there is.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// A precision as the command line takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// The fastest that keeps the model's quality on this machine.
+    Auto,
+    F32,
+    Bf16,
+    Int8,
+    F16,
+    Fp8,
+}
+
+impl PrecisionArg {
+    /// The precision that is meant on this machine.
+    pub(crate) fn resolve(self) -> Precision {
+        match self {
+            PrecisionArg::Auto => siglip_cpu::auto_precision(),
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Bf16 => Precision::Bf16,
+            PrecisionArg::Int8 => Precision::Int8,
+            PrecisionArg::F16 => Precision::F16,
+            PrecisionArg::Fp8 => Precision::Fp8,
+        }
+    }
+}
+
+/// A tower as the command line takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TowerArg {
+    Text,
+    Vision,
+}
+
+impl From<TowerArg> for Tower {
+    fn from(tower: TowerArg) -> Tower {
+        match tower {
+            TowerArg::Text => Tower::Text,
+            TowerArg::Vision => Tower::Vision,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 0 to 86400 is needed".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_help_and_its_environment_variable() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
+                let variable = format!("SIGLIP_{}", long.replace('-', "_").to_uppercase());
+                assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "--{long}");
+                assert!(arg.get_help().is_some(), "--{long} has no help");
+            }
+        }
+    }
+}

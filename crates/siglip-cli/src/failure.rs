@@ -1,0 +1,70 @@
+//! What ends the program before its work is done.
+
+use std::io;
+use std::path::PathBuf;
+
+use siglip::engine::{EngineError, Tower};
+use siglip::model::ModelError;
+use siglip::tokenizer::TokenizeError;
+use siglip_cpu::BuildError;
+use siglip_server::ServeError;
+
+/// Every way to fail, each one sentence for the user.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(
+        "no model is named: give --model DIR, a folder in the Hub's layout, or --demo for the model in this program"
+    )]
+    NoModel,
+    #[error("this version computes on the CPU only: --device takes auto or cpu")]
+    NoCuda,
+    #[error(
+        "`{}` is not a folder: --model takes one in the Hub's layout (config.json, model.safetensors, spiece.model); \
+         this version does not download", .0.display()
+    )]
+    NotAFolder(PathBuf),
+    #[error("the output `{}` must end in .npy, .parquet or .jsonl", .0.display())]
+    OutputFormat(PathBuf),
+    #[error("the model `{model}` has no {tower} tower: {missing}")]
+    NoTower { model: String, tower: Tower, missing: String },
+    #[error("the model `{model}` has no tokenizer: {missing}")]
+    NoTokenizer { model: String, missing: String },
+    #[error("line {line} of {input}: {error}; shorten it, or give --truncate to have long lines cut")]
+    TooLong { input: String, line: u64, error: TokenizeError },
+    #[error("line {line} of {input} is not UTF-8")]
+    NotUtf8 { input: String, line: u64 },
+    #[error("{input} cannot be read: {error}")]
+    Read { input: String, error: io::Error },
+    #[error("{} cannot be written: {error}", path.display())]
+    Write { path: PathBuf, error: io::Error },
+    #[error("standard output cannot be written: {0}")]
+    Stdout(io::Error),
+    #[error("interrupted: {} was not written", .0.display())]
+    Interrupted(PathBuf),
+    #[error("the system refuses {what}: {error}")]
+    System { what: &'static str, error: io::Error },
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+impl Failure {
+    /// 2 where the command line was wrong, 1 where the work failed.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::NoModel | Failure::NoCuda | Failure::OutputFormat(_) => 2,
+            Failure::Build(BuildError::Precision { .. } | BuildError::Isa { .. }) => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether the reader of standard output went away.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Failure::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}

@@ -1,0 +1,60 @@
+//! From the command line's options to a model and its engines.
+
+use std::sync::Arc;
+
+use siglip::engine::{Engine, Tower};
+use siglip::model::Model;
+use siglip_cpu::{Options, Pool, available_threads};
+
+use crate::args::{Device, EngineArgs, ModelArgs};
+use crate::demo;
+use crate::failure::Failure;
+
+/// Opens the model that the options name.
+pub(crate) fn model(args: &ModelArgs) -> Result<Model, Failure> {
+    let model = match &args.model {
+        _ if args.demo => Model::from_static(demo::FILES)?,
+        Some(dir) if dir.is_dir() => Model::open(dir)?,
+        Some(dir) => return Err(Failure::NotAFolder(dir.clone())),
+        None => return Err(Failure::NoModel),
+    };
+    for missing in &model.missing {
+        tracing::info!("{}: {missing}", model.name);
+    }
+    Ok(model)
+}
+
+/// What engines are built with.
+pub(crate) fn options(args: &EngineArgs, max_batch_size: usize) -> Result<Options, Failure> {
+    if args.device == Device::Cuda {
+        return Err(Failure::NoCuda);
+    }
+    let mut options = Options::new(args.precision.resolve(), pool(args.threads)?, max_batch_size)?;
+    if let Some(isa) = args.isa {
+        options.isa = isa;
+    }
+    Ok(options)
+}
+
+/// Threads to compute with: those asked for, or those that the process may use.
+pub(crate) fn pool(threads: Option<u16>) -> Result<Arc<Pool>, Failure> {
+    let threads = threads.map_or_else(available_threads, usize::from);
+    let pool = Pool::new(threads).map_err(|error| Failure::System { what: "a thread", error })?;
+    Ok(Arc::new(pool))
+}
+
+/// Builds the engine of a tower that the model must have.
+pub(crate) fn engine(model: &Model, tower: Tower, options: &Options) -> Result<Box<dyn Engine>, Failure> {
+    let engine = match (tower, &model.text, &model.vision) {
+        (Tower::Text, Some(weights), _) => siglip_cpu::text_engine(weights, options)?,
+        (Tower::Vision, _, Some(weights)) => siglip_cpu::vision_engine(weights, options)?,
+        _ => {
+            return Err(Failure::NoTower {
+                model: model.name.clone(),
+                tower,
+                missing: model.missing.join(" "),
+            });
+        }
+    };
+    Ok(engine)
+}

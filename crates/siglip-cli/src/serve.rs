@@ -1,0 +1,130 @@
+//! `siglip serve`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use siglip::engine::{Engine, Tower};
+use siglip::model::Model;
+use siglip::tokenizer::{TokenizeError, Tokenizer};
+use siglip_server::{BoundServer, ServedModel, ServedText, ServedVision, ServerOptions, Tokenize};
+
+use crate::args::ServeArgs;
+use crate::failure::Failure;
+use crate::load;
+
+/// Binds the ports, loads the model, serves until SIGINT or SIGTERM.
+pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::System { what: "the server's threads", error })?;
+    runtime.block_on(async {
+        let stop = stop_signal()?;
+        // A port in use is said before a large model is loaded.
+        let server = BoundServer::bind(&server_options(&args)).await?;
+        let started = Instant::now();
+        let model = served(&args)?;
+        tracing::info!(
+            "ready after {:.2} s: HTTP on {}, metrics on {}",
+            started.elapsed().as_secs_f64(),
+            server.http_addr(),
+            server.metrics_addr()
+        );
+        server.serve(vec![model], stop).await?;
+        Ok(())
+    })
+}
+
+fn server_options(args: &ServeArgs) -> ServerOptions {
+    ServerOptions {
+        host: args.host,
+        http_port: args.http_port,
+        grpc_port: args.grpc_port,
+        metrics_port: args.metrics_port,
+        max_queue_delay: Duration::from_micros(args.max_queue_delay_us),
+        max_queue_size: args.max_queue_size as usize,
+        max_body_bytes: args.max_body_mb as usize * 1_000_000,
+        max_connections: args.max_connections as usize,
+        shutdown_grace: Duration::from_secs(args.shutdown_grace),
+        ..ServerOptions::default()
+    }
+}
+
+/// The model with an engine for each of its towers.
+fn served(args: &ServeArgs) -> Result<ServedModel, Failure> {
+    let model = load::model(&args.model)?;
+    let options = load::options(&args.engine, usize::from(args.max_batch_size))?;
+    let build = |tower: Tower, there: bool| -> Result<Option<Box<dyn Engine>>, Failure> {
+        if !there {
+            return Ok(None);
+        }
+        let engine = load::engine(&model, tower, &options)?;
+        announce(&model, engine.as_ref(), args.max_queue_size);
+        Ok(Some(engine))
+    };
+    let text = build(Tower::Text, model.text.is_some())?;
+    let vision = build(Tower::Vision, model.vision.is_some())?;
+    let dims = model.vision.as_ref().map(|vision| {
+        let config = &vision.config;
+        [config.num_channels, config.image_size, config.image_size]
+    });
+    Ok(ServedModel {
+        name: model.name,
+        text: text.map(|engine| ServedText { engine, tokenizer: model.tokenizer.map(tokenize) }),
+        vision: vision.zip(dims).map(|(engine, dims)| ServedVision { engine, dims }),
+    })
+}
+
+/// Says what an engine is and what memory it takes, before the first request comes.
+fn announce(model: &Model, engine: &dyn Engine, queue: u32) {
+    let info = engine.info();
+    let megabytes = |bytes: usize| bytes as f64 / 1e6;
+    tracing::info!(
+        "{} {}: {} on {} ({} kernels, {} threads); weights {:.1} MB, scratch {:.1} MB, queue up to {:.1} MB",
+        model.name,
+        info.tower,
+        info.precision,
+        info.device,
+        info.kernels,
+        info.threads,
+        megabytes(info.weights_bytes),
+        megabytes(info.scratch_bytes),
+        megabytes(queue as usize * info.input_len * 4),
+    );
+}
+
+struct ServedTokenizer(Arc<Tokenizer>);
+
+impl Tokenize for ServedTokenizer {
+    fn encode(&self, text: &str, truncate: bool) -> Result<Vec<u32>, siglip_server::TokenizeError> {
+        if truncate {
+            return Ok(self.0.encode_truncated(text));
+        }
+        self.0.encode(text).map_err(|error| match error {
+            TokenizeError::TooLong { tokens, limit } => {
+                siglip_server::TokenizeError::TooLong { tokens, context: limit }
+            }
+            error => siglip_server::TokenizeError::Other(error.to_string()),
+        })
+    }
+}
+
+fn tokenize(tokenizer: Arc<Tokenizer>) -> Arc<dyn Tokenize> {
+    Arc::new(ServedTokenizer(tokenizer))
+}
+
+/// Completes at the first SIGINT or SIGTERM. Later ones end the program at once.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let mut send = Some(send);
+    ctrlc::set_handler(move || match send.take() {
+        // The server may be gone already; then there is nothing to stop.
+        Some(send) => drop(send.send(())),
+        None => std::process::exit(130),
+    })
+    .map_err(|error| Failure::System { what: "a signal handler", error: std::io::Error::other(error) })?;
+    Ok(async move {
+        // The sender lives in the handler, for as long as the program.
+        let _ = receive.await;
+    })
+}

@@ -1,0 +1,289 @@
+//! Every kernel of every instruction set of the machine against plain loops in f64, over odd sizes.
+
+use crate::attention::{Attention, Scratch};
+use crate::gemm::{Epilogue, Product};
+use crate::isa::Isa;
+use crate::kernels::Kernels;
+use crate::ops::LayerNorm;
+use crate::pack::panel_widths;
+use crate::path::{Element, F32, Path, Widened, lanes};
+use crate::simd::Portable;
+
+/// Instantiates a generic check for every path that this machine can run.
+macro_rules! for_every_path {
+    ($name:ident, $check:ident) => {
+        #[test]
+        fn $name() {
+            $check::<F32<Portable>>();
+            $check::<Widened<Portable>>();
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::simd::{Avx2, Avx512};
+                if Isa::Avx2.is_available() {
+                    $check::<F32<Avx2>>();
+                    $check::<Widened<Avx2>>();
+                }
+                if Isa::Avx512.is_available() {
+                    $check::<F32<Avx512>>();
+                    $check::<Widened<Avx512>>();
+                }
+                if Isa::Avx512Bf16.is_available() {
+                    $check::<crate::path::Bf16>();
+                }
+            }
+            #[cfg(target_arch = "aarch64")]
+            {
+                $check::<F32<crate::simd::Neon>>();
+                $check::<Widened<crate::simd::Neon>>();
+            }
+            assert!(Isa::Portable.is_available());
+        }
+    };
+}
+
+for_every_path!(products_of_odd_sizes, check_products);
+for_every_path!(epilogues, check_epilogues);
+for_every_path!(layer_norms_of_odd_sizes, check_layer_norms);
+for_every_path!(attention_of_odd_sizes, check_attention);
+
+/// A value that every format here stores exactly: sixteenths up to ±2.
+fn exact(i: usize) -> f32 {
+    let x = (i as u32).wrapping_add(7).wrapping_mul(2_654_435_761) >> 26;
+    x as f32 / 16.0 - 2.0
+}
+
+fn to_f32<T: Element>(values: &[T]) -> Vec<f32> {
+    // Both storage formats convert exactly, one by doing nothing.
+    let any = |value: &T| -> f32 {
+        let value: &dyn std::any::Any = value;
+        match (value.downcast_ref::<f32>(), value.downcast_ref::<u16>()) {
+            (Some(x), _) => *x,
+            (_, Some(bits)) => f32::from_bits(u32::from(*bits) << 16),
+            _ => panic!("a new format needs a conversion here"),
+        }
+    };
+    values.iter().map(any).collect()
+}
+
+struct Case<P: Path> {
+    rows: usize,
+    stride: usize,
+    activations: Vec<P::Activation>,
+    vectors: usize,
+    steps: usize,
+    panel: Vec<P::Weight>,
+    /// `[rows][columns]` in f64.
+    sums: Vec<Vec<f64>>,
+}
+
+/// A product of small exact values, whose sums are exact in f32 as well.
+fn case<P: Path>(rows: usize, k: usize, vectors: usize) -> Case<P> {
+    let steps = k.div_ceil(P::STEP);
+    let stride = steps * P::STEP + 3;
+    let columns = vectors * lanes::<P>();
+    let activation = |row: usize, i: usize| exact(row * 131 + i);
+    let weight = |column: usize, i: usize| if i < k { exact(column * 37 + i * 5 + 1) } else { 0.0 };
+    let mut activations = vec![P::Activation::from_f32(0.5); rows * stride];
+    let mut panel = vec![P::Weight::default(); steps * columns * P::STEP];
+    for row in 0..rows {
+        for i in 0..k {
+            activations[row * stride + i] = P::Activation::from_f32(activation(row, i));
+        }
+    }
+    for column in 0..columns {
+        for i in 0..k {
+            panel[(i / P::STEP * columns + column) * P::STEP + i % P::STEP] = P::Weight::from_f32(weight(column, i));
+        }
+    }
+    let sum = |row, column| (0..k).map(|i| f64::from(activation(row, i)) * f64::from(weight(column, i))).sum();
+    let sums = (0..rows).map(|row| (0..columns).map(|column| sum(row, column)).collect()).collect();
+    Case { rows, stride, activations, vectors, steps, panel, sums }
+}
+
+fn multiply<P: Kernels>(case: &Case<P>, epilogue: Epilogue<P>) {
+    // SAFETY: the case's buffers are as the product says, and the caller checked that the path runs here.
+    unsafe {
+        P::multiply(&Product {
+            activations: case.activations.as_ptr(),
+            row_stride: case.stride,
+            rows: case.rows,
+            panel: case.panel.as_ptr(),
+            steps: case.steps,
+            vectors: case.vectors,
+            epilogue,
+            prefetch: case.panel.as_ptr().cast(),
+            prefetch_bytes: size_of_val(case.panel.as_slice()),
+        });
+    }
+}
+
+fn check_products<P: Kernels>() {
+    for rows in (1..=19).chain([24, 31, 64]) {
+        for k in [0, 1, 2, 3, 4, 5, 17, 64, 65] {
+            for vectors in 1..=P::MAX_VECTORS {
+                if vectors == 3 && P::MAX_VECTORS < 4 {
+                    continue;
+                }
+                let case = case::<P>(rows, k, vectors);
+                let columns = vectors * lanes::<P>();
+                let stride = columns + 5;
+                let mut out = vec![f32::NAN; rows * stride];
+                multiply(&case, Epilogue::StoreF32 { bias: std::ptr::null(), out: out.as_mut_ptr(), stride });
+                for (row, out) in out.chunks(stride).enumerate() {
+                    let expected: Vec<f32> = case.sums[row].iter().map(|&x| x as f32).collect();
+                    assert_eq!(&out[..columns], expected, "{rows} rows, k {k}, {vectors} vectors, row {row}");
+                    assert!(out[columns..].iter().all(|x| x.is_nan()), "wrote past the panel's columns");
+                }
+            }
+        }
+    }
+}
+
+fn check_epilogues<P: Kernels>() {
+    let case = case::<P>(13, 9, P::MAX_VECTORS);
+    let columns = case.vectors * lanes::<P>();
+    let bias: Vec<f32> = (0..columns).map(|i| exact(i + 3)).collect();
+    let biased = |row: usize, column: usize| case.sums[row][column] + f64::from(bias[column]);
+    let close = |got: f32, expected: f64| {
+        let tolerance = if size_of::<P::Activation>() == 2 { 4e-3 } else { 1e-6 };
+        assert!((f64::from(got) - expected).abs() <= tolerance * expected.abs().max(0.05), "{got} for {expected}");
+    };
+
+    let mut out = vec![P::Activation::default(); case.rows * columns];
+    multiply(&case, Epilogue::Store { bias: bias.as_ptr(), out: out.as_mut_ptr(), stride: columns });
+    to_f32(&out).iter().enumerate().for_each(|(i, &got)| close(got, biased(i / columns, i % columns)));
+
+    multiply(&case, Epilogue::Gelu { bias: bias.as_ptr(), out: out.as_mut_ptr(), stride: columns });
+    to_f32(&out).iter().enumerate().for_each(|(i, &got)| close(got, gelu(biased(i / columns, i % columns))));
+
+    let mut sums: Vec<f32> = (0..case.rows * columns).map(exact).collect();
+    multiply(&case, Epilogue::Accumulate { bias: bias.as_ptr(), out: sums.as_mut_ptr(), stride: columns });
+    multiply(&case, Epilogue::Accumulate { bias: std::ptr::null(), out: sums.as_mut_ptr(), stride: columns });
+    for (i, &got) in sums.iter().enumerate() {
+        let (row, column) = (i / columns, i % columns);
+        assert_eq!(f64::from(got), f64::from(exact(i)) + biased(row, column) + case.sums[row][column]);
+    }
+
+    let untouched = P::Activation::from_f32(-7.5);
+    let first = columns - lanes::<P>() + 3;
+    let mut out = vec![untouched; case.rows * columns];
+    multiply(&case, Epilogue::StoreFirst { out: out.as_mut_ptr(), stride: columns, columns: first });
+    for (i, &got) in to_f32(&out).iter().enumerate() {
+        let (row, column) = (i / columns, i % columns);
+        if column < first { close(got, case.sums[row][column]) } else { assert_eq!(got, -7.5) }
+    }
+}
+
+fn gelu(x: f64) -> f64 {
+    let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+    0.5 * x * (1.0 + u.tanh())
+}
+
+fn check_layer_norms<P: Kernels>() {
+    for size in (1..=40_usize).chain([54, 144, 1152]) {
+        let padded = size.next_multiple_of(16);
+        // Far from zero, where a variance from squares alone would lose its bits.
+        let x: Vec<f32> = (0..size).map(|i| 100.0 + exact(i * 3)).collect();
+        let parameter = |offset: usize| -> Vec<f32> {
+            (0..padded).map(|i| if i < size { exact(i + offset) } else { 0.0 }).collect()
+        };
+        let (weight, bias) = (parameter(1), parameter(2));
+        let mut out = vec![P::Activation::from_f32(9.0); padded];
+        // SAFETY: the buffers have the sizes that the fields ask for, and the path runs here.
+        unsafe {
+            P::layer_norm(&LayerNorm {
+                x: x.as_ptr(),
+                size,
+                weight: weight.as_ptr(),
+                bias: bias.as_ptr(),
+                epsilon: 1e-6,
+                out: out.as_mut_ptr(),
+            });
+        }
+        let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / size as f64;
+        let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / size as f64;
+        let tolerance = if size_of::<P::Activation>() == 2 { 8e-3 } else { 5e-5 };
+        let out = to_f32(&out);
+        for i in 0..size {
+            let normal = (f64::from(x[i]) - mean) / (variance + 1e-6).sqrt();
+            let expected = normal * f64::from(weight[i]) + f64::from(bias[i]);
+            assert!((f64::from(out[i]) - expected).abs() <= tolerance * expected.abs().max(1.0), "{size}: {i}");
+        }
+        let whole = size.next_multiple_of(lanes::<P>());
+        assert!(out[size..whole].iter().all(|&x| x == 0.0), "the padding must be zero");
+    }
+}
+
+fn check_attention<P: Kernels>() {
+    for (queries, keys, head_dim) in
+        [(1, 1, 1), (1, 7, 4), (3, 5, 3), (16, 16, 18), (25, 25, 72), (64, 64, 72), (1, 64, 64), (50, 50, 20), (31, 81, 7)]
+    {
+        let stride = head_dim + 5;
+        // Scores spread over some units, so that the weights are neither all alike nor all zero.
+        let values = |rows: usize, offset: usize| -> Vec<P::Activation> {
+            (0..rows * stride + 16).map(|i| P::Activation::from_f32(exact(i + offset) * 0.5)).collect()
+        };
+        let (q, k, v) = (values(queries, 0), values(keys, 17), values(keys, 170));
+        let scratch = Scratch::new::<P::Attention>(keys, head_dim);
+        let mut packed_k = vec![P::Activation::default(); scratch.packed_k];
+        let mut packed_v = vec![P::Activation::default(); scratch.packed_v];
+        let mut scores = vec![0.0; scratch.scores];
+        let mut weights = vec![P::Activation::default(); scratch.weights];
+        let mut out = vec![P::Activation::from_f32(-7.5); queries * stride];
+        // SAFETY: the buffers have the sizes that the fields ask for, and the path runs here.
+        unsafe {
+            P::attend(&Attention {
+                q: q.as_ptr(),
+                q_stride: stride,
+                queries,
+                k: k.as_ptr(),
+                v: v.as_ptr(),
+                kv_stride: stride,
+                keys,
+                head_dim,
+                scale_log2e: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
+                out: out.as_mut_ptr(),
+                out_stride: stride,
+                packed_k: packed_k.as_mut_ptr(),
+                packed_v: packed_v.as_mut_ptr(),
+                scores: scores.as_mut_ptr(),
+                weights: weights.as_mut_ptr(),
+            });
+        }
+        let (q, k, v, out) = (to_f32(&q), to_f32(&k), to_f32(&v), to_f32(&out));
+        let tolerance = if size_of::<P::Activation>() == 2 { 1e-2 } else { 2e-6 };
+        for query in 0..queries {
+            let score = |key: usize| -> f64 {
+                let dot = |d| f64::from(q[query * stride + d]) * f64::from(k[key * stride + d]);
+                (0..head_dim).map(dot).sum::<f64>() / (head_dim as f64).sqrt()
+            };
+            let scores: Vec<f64> = (0..keys).map(score).collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
+            for d in 0..head_dim {
+                let term = |key: usize| (scores[key] - largest).exp() / total * f64::from(v[key * stride + d]);
+                let expected: f64 = (0..keys).map(term).sum();
+                let got = f64::from(out[query * stride + d]);
+                assert!((got - expected).abs() <= tolerance, "{queries}×{keys}×{head_dim}: {got} for {expected}");
+            }
+            assert!(out[query * stride + head_dim..(query + 1) * stride].iter().all(|&x| x == -7.5));
+        }
+        assert!(panel_widths::<P>(keys).count() > 0);
+    }
+}
+
+#[test]
+fn bf16_rounds_to_nearest_even_and_keeps_nan() {
+    for (x, bits) in [
+        (1.0, 0x3f80),
+        (f32::from_bits(0x3f80_8000), 0x3f80),
+        (f32::from_bits(0x3f81_8000), 0x3f82),
+        (f32::from_bits(0x3f80_8001), 0x3f81),
+        (-0.0, 0x8000),
+        (f32::INFINITY, 0x7f80),
+        (f32::MAX, 0x7f80),
+    ] {
+        assert_eq!(u16::from_f32(x), bits, "{x}");
+    }
+    assert!(f32::from_bits(u32::from(u16::from_f32(f32::from_bits(0x7f80_0001))) << 16).is_nan());
+}
