@@ -157,6 +157,9 @@ pub(crate) struct BenchArgs {
     /// How long to measure each size.
     #[arg(long, env = "SIGLIP_SECONDS", default_value_t = 5.0, value_name = "S", value_parser = seconds)]
     pub(crate) seconds: f64,
+    /// Print where the time goes, for each kind of operation, to standard error.
+    #[arg(long, env = "SIGLIP_PROFILE")]
+    pub(crate) profile: bool,
     /// Print one line of JSON for each size instead of a table.
     #[arg(long, env = "SIGLIP_JSON")]
     pub(crate) json: bool,

@@ -1,11 +1,12 @@
 //! `siglip bench`: how fast an engine embeds, beside the machine's matrix peak measured in the same process.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use siglip::engine::{Engine, Input, Tower};
-use siglip_cpu::measure_peak;
+use siglip_cpu::{Profile, measure_peak};
 
 use crate::args::BenchArgs;
 use crate::failure::Failure;
@@ -38,7 +39,8 @@ struct Measurement {
 /// Runs the command.
 pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     let largest = args.batch_size.iter().copied().max().map_or(1, usize::from);
-    let options = load::options(&args.engine, largest)?;
+    let mut options = load::options(&args.engine, largest)?;
+    options.profile = args.profile.then(Arc::default);
     let started = Instant::now();
     let model = load::model(&args.model)?;
     let mut engine = load::engine(&model, args.tower.into(), &options)?;
@@ -51,7 +53,9 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     for &batch_size in &args.batch_size {
         let batch_size = usize::from(batch_size);
         let peak_gflops = measure_peak(&options, Duration::from_millis(300))?;
-        let times = measure(engine.as_mut(), batch_size, Duration::from_secs_f64(args.seconds))?;
+        let times = measure(engine.as_mut(), batch_size, Duration::from_secs_f64(args.seconds), || {
+            options.profile.as_deref().inspect(|profile| profile.reset());
+        })?;
         let info = engine.info();
         let items_per_s = (batch_size * times.len()) as f64 / times.iter().sum::<f64>();
         let gflop_per_item = info.flop_per_item / 1e9;
@@ -73,12 +77,21 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
         };
         let line = if args.json { measurement.json() } else { measurement.row() };
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Failure::Stdout)?;
+        if let Some(profile) = &options.profile {
+            // Only words for a person; nothing depends on their arriving.
+            let _ = write!(std::io::stderr(), "{}", table(profile, batch_size, peak_gflops));
+        }
     }
     Ok(())
 }
 
 /// The seconds of each batch, over about `duration` after one batch that does not count.
-fn measure(engine: &mut dyn Engine, batch_size: usize, duration: Duration) -> Result<Vec<f64>, Failure> {
+fn measure(
+    engine: &mut dyn Engine,
+    batch_size: usize,
+    duration: Duration,
+    begin: impl FnOnce(),
+) -> Result<Vec<f64>, Failure> {
     let info = engine.info().clone();
     let mut output = vec![0.0; batch_size * info.embedding_size];
     let len = batch_size * info.input_len;
@@ -97,6 +110,7 @@ fn measure(engine: &mut dyn Engine, batch_size: usize, duration: Duration) -> Re
         }
     };
     engine.embed(input, &mut output)?;
+    begin();
     let started = Instant::now();
     let mut times = Vec::new();
     while times.is_empty() || started.elapsed() < duration {
@@ -105,6 +119,23 @@ fn measure(engine: &mut dyn Engine, batch_size: usize, duration: Duration) -> Re
         times.push(batch.elapsed().as_secs_f64());
     }
     Ok(times)
+}
+
+/// Where the time of a run went.
+fn table(profile: &Profile, batch_size: usize, peak_gflops: f64) -> String {
+    let lines: Vec<_> = profile.lines().filter(|line| line.calls > 0).collect();
+    let total: f64 = lines.iter().map(|line| line.seconds).sum();
+    let mut text = format!("batch {batch_size}        share   of all     GFLOP/s  of peak\n");
+    for line in lines {
+        let rate = line.flop / line.seconds / 1e9;
+        text += &format!("  {:<14} {:>5.1}% {:>8.3} s", line.kind.name(), 100.0 * line.seconds / total, line.seconds);
+        text += &if line.flop > 0.0 {
+            format!(" {rate:>10.0} {:>7.1}%\n", 100.0 * rate / peak_gflops)
+        } else {
+            "\n".to_owned()
+        };
+    }
+    text
 }
 
 fn median(mut times: Vec<f64>) -> f64 {

@@ -15,6 +15,7 @@ use crate::gemm::{Epilogue, Product, multiply};
 use crate::ops::{Softmax, softmax};
 use crate::pack::panel_widths;
 use crate::path::{Path, lanes};
+use crate::simd::Simd;
 
 /// One head of one item.
 #[derive(Clone, Copy)]
@@ -141,6 +142,9 @@ pub(crate) unsafe fn attend<P: Path>(head: &Attention<P>) {
 
 /// Packs `[rows, depth]` as a right operand whose columns are the rows: keys, for `q kᵀ`. Columns beyond `rows` and
 /// depth beyond `depth` become zero.
+///
+/// A step's values of one row are one group of 32 bits in every path (one f32, two bf16), so this is a transposition of
+/// 32-bit groups, block by block.
 #[inline(always)]
 unsafe fn pack_columns<A: Path>(
     source: *const A::Activation,
@@ -149,18 +153,42 @@ unsafe fn pack_columns<A: Path>(
     depth: usize,
     mut packed: *mut A::Activation,
 ) {
-    let steps = depth.div_ceil(A::STEP);
+    const { assert!(A::STEP * size_of::<A::Activation>() == 4) };
+    let lanes = lanes::<A>();
+    let (steps, whole) = (depth.div_ceil(A::STEP), depth / A::STEP);
     let mut row = 0;
     // SAFETY: the caller vouches for the source's rows and for room for all panels.
     unsafe {
         for vectors in panel_widths::<A>(rows) {
-            let width = vectors * lanes::<A>();
-            for column in 0..width {
-                let source = source.add((row + column) * stride);
-                let filled = if row + column < rows { depth } else { 0 };
-                for k in 0..steps * A::STEP {
-                    let value = if k < filled { *source.add(k) } else { A::Activation::default() };
-                    *packed.add((k / A::STEP * width + column) * A::STEP + k % A::STEP) = value;
+            let width = vectors * lanes;
+            for vector in 0..vectors {
+                let first = row + vector * lanes;
+                let filled = lanes.min(rows.saturating_sub(first));
+                let source = source.add(first.min(rows) * stride);
+                let packed = packed.add(vector * lanes * A::STEP);
+                let mut step = 0;
+                while step < whole {
+                    let count = lanes.min(whole - step);
+                    A::Simd::transpose(
+                        source.add(step * A::STEP).cast(),
+                        stride * size_of::<A::Activation>(),
+                        filled,
+                        count,
+                        packed.add(step * width * A::STEP).cast(),
+                        width,
+                    );
+                    step += count;
+                }
+                if whole < steps {
+                    let packed = packed.add(whole * width * A::STEP);
+                    for column in 0..lanes {
+                        for i in 0..A::STEP {
+                            let k = whole * A::STEP + i;
+                            let there = column < filled && k < depth;
+                            let value = if there { *source.add(column * stride + k) } else { A::Activation::default() };
+                            *packed.add(column * A::STEP + i) = value;
+                        }
+                    }
                 }
             }
             packed = packed.add(steps * width * A::STEP);
@@ -178,32 +206,27 @@ unsafe fn pack_rows<A: Path>(
     columns: usize,
     mut packed: *mut A::Activation,
 ) {
+    let lanes = lanes::<A>();
     let steps = depth.div_ceil(A::STEP);
     let mut first = 0;
     // SAFETY: as for `pack_columns`.
     unsafe {
         for vectors in panel_widths::<A>(columns) {
-            let width = vectors * lanes::<A>();
-            let filled = width.min(columns - first);
-            for k in 0..steps * A::STEP {
-                let source = source.add(k * stride + first);
-                let packed = packed.add(k / A::STEP * width * A::STEP + k % A::STEP);
-                if k < depth {
-                    for column in 0..filled {
-                        *packed.add(column * A::STEP) = *source.add(column);
-                    }
-                } else {
-                    for column in 0..filled {
-                        *packed.add(column * A::STEP) = A::Activation::default();
-                    }
-                }
-                for column in filled..width {
-                    *packed.add(column * A::STEP) = A::Activation::default();
+            for step in 0..steps {
+                let rows = A::STEP.min(depth - step * A::STEP);
+                for vector in 0..vectors {
+                    let column = first + vector * lanes;
+                    A::pack_step(
+                        source.add(step * A::STEP * stride + column),
+                        stride,
+                        rows,
+                        lanes.min(columns.saturating_sub(column)),
+                        packed,
+                    );
+                    packed = packed.add(lanes * A::STEP);
                 }
             }
-            packed = packed.add(steps * width * A::STEP);
-            first += width;
+            first += vectors * lanes;
         }
     }
 }
-

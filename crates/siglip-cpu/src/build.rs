@@ -10,6 +10,7 @@ use crate::isa::Isa;
 use crate::kernels::Kernels;
 use crate::path::{F32, Widened};
 use crate::peak;
+use crate::profile::Profile;
 use crate::simd::Portable;
 use crate::text::TextTower;
 use crate::threads::Pool;
@@ -26,6 +27,8 @@ pub struct Options {
     pub pool: Arc<Pool>,
     /// The most rows of one batch. Scratch memory does not grow with it beyond a few items.
     pub max_batch_size: usize,
+    /// Where times are added up, if they are wanted.
+    pub profile: Option<Arc<Profile>>,
 }
 
 impl Options {
@@ -36,7 +39,7 @@ impl Options {
     /// [`BuildError::Precision`] where there are none.
     pub fn new(precision: Precision, pool: Arc<Pool>, max_batch_size: usize) -> Result<Self, BuildError> {
         let isa = Isa::candidates(precision).next().ok_or(BuildError::Precision { precision })?;
-        Ok(Options { precision, isa, pool, max_batch_size })
+        Ok(Options { precision, isa, pool, max_batch_size, profile: None })
     }
 }
 

@@ -25,6 +25,7 @@ use crate::linear::{Counter, Layer, Rows, Target};
 use crate::ops::LayerNorm;
 use crate::pack::{Columns, Packed};
 use crate::path::lanes;
+use crate::profile::{Clock, Kind, Profile};
 use crate::threads::{Pool, Worker};
 
 /// The sizes of a tower's transformer.
@@ -212,7 +213,7 @@ impl<P: Kernels> Encoder<P> {
         items: usize,
         next: &Packed<P>,
     ) {
-        let Shape { positions, hidden, epsilon, .. } = self.shape;
+        let Shape { positions, hidden, intermediate, epsilon, .. } = self.shape;
         let (x_stride, wide_stride) = (padded(hidden), memory.wide_stride);
         let rows = items * positions;
         let kv_width = padded(2 * hidden);
@@ -226,7 +227,7 @@ impl<P: Kernels> Encoder<P> {
                 (memory.x, x_stride),
                 (memory.normed, x_stride),
             );
-            worker.barrier();
+            phases.end(Kind::LayerNorm, 0);
 
             // The rows that go on after attention: their distance in positions and their first.
             let (every, offset, wanted) = match block.projections {
@@ -263,18 +264,18 @@ impl<P: Kernels> Encoder<P> {
                     (q_stride, kv_stride) = (wide_stride, wide_stride);
                 }
             }
-            worker.barrier();
+            phases.end(Kind::Projections, 2 * (2 * rows + wanted) * hidden * hidden);
 
             let queries = if every == 1 { positions } else { 1 };
             self.attention(worker, phases.next(), memory, items, &Heads { q, q_stride, queries, k, v, kv_stride });
-            worker.barrier();
+            phases.end(Kind::Attention, 4 * items * queries * positions * hidden);
 
             let residual = memory.x.add(offset * x_stride);
             let residual_stride = every * x_stride;
             let mixed = Rows { first: memory.mixed.cast_const(), stride: x_stride, count: wanted };
             let target = Target::Accumulate { out: residual, stride: residual_stride };
             Layer { packed: &block.out, input: mixed, target, next: Some(&block.fc1) }.run(worker, phases.next());
-            worker.barrier();
+            phases.end(Kind::Output, 2 * wanted * hidden * hidden);
 
             block.norm2.rows::<P>(
                 worker.share(wanted),
@@ -282,17 +283,17 @@ impl<P: Kernels> Encoder<P> {
                 (residual, residual_stride),
                 (memory.normed, x_stride),
             );
-            worker.barrier();
+            phases.end(Kind::LayerNorm, 0);
 
             let normed = Rows { first: memory.normed.cast_const(), stride: x_stride, count: wanted };
             let target = Target::Gelu { out: memory.wide, stride: wide_stride };
             Layer { packed: &block.fc1, input: normed, target, next: Some(&block.fc2) }.run(worker, phases.next());
-            worker.barrier();
+            phases.end(Kind::Fc1, 2 * wanted * hidden * intermediate);
 
             let wide = Rows { first: memory.wide.cast_const(), stride: wide_stride, count: wanted };
             let target = Target::Accumulate { out: residual, stride: residual_stride };
             Layer { packed: &block.fc2, input: wide, target, next: Some(next) }.run(worker, phases.next());
-            worker.barrier();
+            phases.end(Kind::Fc2, 2 * wanted * hidden * intermediate);
         }
     }
 
@@ -354,17 +355,28 @@ pub(crate) struct Heads<A> {
     pub(crate) kv_stride: usize,
 }
 
-/// Walks through the counters of a pass. Each thread has its own and all walk alike.
-pub(crate) struct Phases<'a>(std::slice::Iter<'a, Counter>);
+/// Walks through the phases of a pass: their counters, the barriers between them, and the time they take. Each thread
+/// has its own and all walk alike.
+pub(crate) struct Phases<'a> {
+    worker: &'a Worker<'a>,
+    counters: std::slice::Iter<'a, Counter>,
+    clock: Clock<'a>,
+}
 
 impl<'a> Phases<'a> {
-    pub(crate) fn new(counters: &'a [Counter]) -> Self {
-        Phases(counters.iter())
+    pub(crate) fn new(worker: &'a Worker<'a>, counters: &'a [Counter], profile: Option<&'a Profile>) -> Self {
+        Phases { worker, counters: counters.iter(), clock: Clock::start(profile, worker.index()) }
+    }
+
+    /// Ends a phase: waits for all threads. `flop` are the matrix products' operations of the phase.
+    pub(crate) fn end(&mut self, kind: Kind, flop: usize) {
+        self.worker.barrier();
+        self.clock.lap(kind, flop);
     }
 
     /// The next phase's counter.
     pub(crate) fn next(&mut self) -> &'a Counter {
-        match self.0.next() {
+        match self.counters.next() {
             Some(counter) => counter,
             None => unreachable!("a tower has a counter for each of its phases"),
         }

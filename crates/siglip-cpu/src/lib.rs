@@ -21,6 +21,7 @@ mod ops;
 mod pack;
 mod path;
 mod peak;
+pub mod profile;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -31,4 +32,5 @@ mod vision;
 
 pub use build::{BuildError, Options, measure_peak, text_engine, vision_engine};
 pub use isa::{Isa, auto_precision};
+pub use profile::Profile;
 pub use threads::{Pool, available_threads};

@@ -197,10 +197,23 @@ fn pack_panel<P: Path>(parts: &[Columns<'_>], panel: Panel, row: &mut [f32], des
         let block = first..(first + STEPS_AT_ONCE).min(steps);
         for (column, converted) in converted.chunks_exact(steps * P::STEP).enumerate() {
             let source = &converted[block.start * P::STEP..block.end * P::STEP];
-            let target = &mut destination[block.start * step_len..block.end * step_len];
-            for (from, to) in source.chunks_exact(P::STEP).zip(target.chunks_exact_mut(step_len)) {
-                to[column * P::STEP..(column + 1) * P::STEP].copy_from_slice(from);
+            let target = &mut destination[block.start * step_len + column * P::STEP..block.end * step_len];
+            // One size each: copies of a length that is only known at run time would each be a call.
+            match P::STEP {
+                1 => scatter::<1, _>(source, target, step_len),
+                2 => scatter::<2, _>(source, target, step_len),
+                4 => scatter::<4, _>(source, target, step_len),
+                step => unreachable!("no path takes {step} values at a step"),
             }
+        }
+    }
+}
+
+/// Copies groups of `N` neighbours to places `stride` apart.
+fn scatter<const N: usize, T: Copy>(source: &[T], target: &mut [T], stride: usize) {
+    for (from, to) in source.as_chunks::<N>().0.iter().zip(target.chunks_mut(stride)) {
+        if let Some(to) = to.first_chunk_mut::<N>() {
+            *to = *from;
         }
     }
 }

@@ -43,6 +43,28 @@ pub(crate) trait Path: Copy + 'static {
     unsafe fn store(p: *mut Self::Activation, v: Vector<Self>);
     /// Stores the first `n < LANES` lanes as activations.
     unsafe fn store_first(p: *mut Self::Activation, n: usize, v: Vector<Self>);
+
+    /// Packs one step of one vector of columns as a right operand: `rows <= STEP` rows of `columns <= LANES` values,
+    /// `stride` values from row to row, interleaved. What is beyond rows and columns becomes zero.
+    #[inline(always)]
+    unsafe fn pack_step(
+        source: *const Self::Activation,
+        stride: usize,
+        rows: usize,
+        columns: usize,
+        packed: *mut Self::Activation,
+    ) {
+        for column in 0..lanes::<Self>() {
+            for row in 0..Self::STEP {
+                let there = row < rows && column < columns;
+                // SAFETY: inside the rows and columns that the caller vouches for.
+                unsafe {
+                    let value = if there { *source.add(row * stride + column) } else { Element::from_f32(0.0) };
+                    *packed.add(column * Self::STEP + row) = value;
+                }
+            }
+        }
+    }
 }
 
 /// The accumulator vector of a path.
@@ -209,6 +231,18 @@ mod bf16_dot {
             unsafe {
                 let halves: __m256i = core::mem::transmute(_mm512_cvtneps_pbh(v));
                 _mm256_mask_storeu_epi16(p.cast(), crate::simd::avx512_first(n), halves);
+            }
+        }
+        #[inline(always)]
+        unsafe fn pack_step(source: *const u16, stride: usize, rows: usize, columns: usize, packed: *mut u16) {
+            let mask = if columns == 16 { u16::MAX } else { crate::simd::avx512_first(columns) };
+            unsafe {
+                let second = if rows > 1 { mask } else { 0 };
+                let even = _mm256_maskz_loadu_epi16(mask, source.cast());
+                let odd = _mm256_maskz_loadu_epi16(second, source.wrapping_add(stride).cast());
+                let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+                let pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd);
+                _mm512_storeu_si512(packed.cast(), pairs);
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::encoder::{Encoder, Outputs, PackedNorm, Phases, Scratch, Shape, padde
 use crate::kernels::Kernels;
 use crate::linear::{Layer, Rows, Target};
 use crate::pack::Packed;
+use crate::profile::{Kind, Profile};
 use crate::tower;
 
 /// The text tower on a path.
@@ -26,6 +27,7 @@ pub(crate) struct TextTower<P: Kernels> {
     /// `[items, padded(embedding_size)]`.
     output: Buffer<f32>,
     items_at_once: usize,
+    profile: Option<Arc<Profile>>,
 }
 
 impl<P: Kernels> TextTower<P> {
@@ -69,6 +71,7 @@ impl<P: Kernels> TextTower<P> {
             scratch,
             output: Buffer::zeroed(items_at_once * padded(config.projection_size))?,
             items_at_once,
+            profile: options.profile.clone(),
         })
     }
 
@@ -80,10 +83,11 @@ impl<P: Kernels> TextTower<P> {
         let embeddings = tower::Shared(self.output.as_mut_ptr());
         let (pool, counters, memory) = self.scratch.begin();
         let (token_embedding, position_embedding) = (&self.token_embedding, &self.position_embedding);
+        let profile = self.profile.as_deref();
         let (encoder, head, final_layer_norm) = (&self.encoder, &self.head, &self.final_layer_norm);
 
         pool.run(|worker| {
-            let mut phases = Phases::new(counters);
+            let mut phases = Phases::new(worker, counters, profile);
             // SAFETY: the scratch memory was made for these sizes; every thread runs this same closure; each row is
             // written by one thread between barriers.
             unsafe {
@@ -95,7 +99,7 @@ impl<P: Kernels> TextTower<P> {
                         *x += p;
                     }
                 }
-                worker.barrier();
+                phases.end(Kind::Embedding, 0);
 
                 encoder.run(worker, &mut phases, &memory, items, head);
 
@@ -106,11 +110,12 @@ impl<P: Kernels> TextTower<P> {
                     (last, positions * x_stride),
                     (memory.normed, x_stride),
                 );
-                worker.barrier();
+                phases.end(Kind::LayerNorm, 0);
 
                 let input = Rows { first: memory.normed.cast_const(), stride: x_stride, count: items };
                 let target = Target::StoreF32 { out: embeddings.pointer(), stride: embedding_stride };
                 Layer { packed: head, input, target, next: None }.run(worker, phases.next());
+                phases.end(Kind::Head, 2 * items * hidden * head.columns());
             }
         });
         tower::copy_rows(self.output.as_slice(), embedding_stride, output, self.head.columns());

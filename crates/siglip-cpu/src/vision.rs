@@ -12,6 +12,7 @@ use crate::kernels::Kernels;
 use crate::linear::{Layer, Rows, Target};
 use crate::pack::{Columns, Packed};
 use crate::path::Element;
+use crate::profile::{Kind, Profile};
 use crate::tower;
 
 /// The vision tower on a path.
@@ -26,6 +27,7 @@ pub(crate) struct VisionTower<P: Kernels> {
     pooling: Pooling<P>,
     scratch: Scratch<P>,
     items_at_once: usize,
+    profile: Option<Arc<Profile>>,
 }
 
 impl<P: Kernels> VisionTower<P> {
@@ -74,21 +76,23 @@ impl<P: Kernels> VisionTower<P> {
             pooling,
             scratch,
             items_at_once,
+            profile: options.profile.clone(),
         })
     }
 
     /// One pass over at most `items_at_once` items.
     fn pass(&mut self, pixels: &[f32], items: usize, output: &mut [f32]) {
-        let Shape { positions, hidden, epsilon, .. } = self.encoder.shape;
+        let Shape { positions, hidden, intermediate, epsilon, .. } = self.encoder.shape;
         let x_stride = padded(hidden);
         let (pool, counters, memory) = self.scratch.begin();
         let (patches, patch_embedding) = (&self.patches, &self.patch_embedding);
         let (encoder, pooling, post_layer_norm) = (&self.encoder, &self.pooling, &self.post_layer_norm);
         let position_embedding = &self.position_embedding;
+        let profile = self.profile.as_deref();
         let rows = items * positions;
 
         pool.run(|worker| {
-            let mut phases = Phases::new(counters);
+            let mut phases = Phases::new(worker, counters, profile);
             // SAFETY: the scratch memory was made for these sizes; every thread runs this same closure; each row is
             // written by one thread between barriers.
             unsafe {
@@ -100,12 +104,12 @@ impl<P: Kernels> VisionTower<P> {
                     let x = std::slice::from_raw_parts_mut(memory.x.add(row * x_stride), hidden);
                     x.copy_from_slice(&position_embedding[patch * hidden..(patch + 1) * hidden]);
                 }
-                worker.barrier();
+                phases.end(Kind::Embedding, 0);
 
                 let input = Rows { first: memory.wide.cast_const(), stride: memory.wide_stride, count: rows };
                 let target = Target::Accumulate { out: memory.x, stride: x_stride };
                 Layer { packed: patch_embedding, input, target, next: None }.run(worker, phases.next());
-                worker.barrier();
+                phases.end(Kind::Embedding, 2 * rows * patches.len() * hidden);
 
                 encoder.run(worker, &mut phases, &memory, items, &pooling.kv);
 
@@ -115,13 +119,13 @@ impl<P: Kernels> VisionTower<P> {
                     (memory.x, x_stride),
                     (memory.normed, x_stride),
                 );
-                worker.barrier();
+                phases.end(Kind::LayerNorm, 0);
 
                 // k and v of all patches; the query is the probe's, the same for every image.
                 let input = Rows { first: memory.normed.cast_const(), stride: x_stride, count: rows };
                 let target = Target::Store { out: memory.wide, stride: memory.wide_stride };
                 Layer { packed: &pooling.kv, input, target, next: Some(&pooling.out) }.run(worker, phases.next());
-                worker.barrier();
+                phases.end(Kind::Head, 4 * rows * hidden * hidden);
 
                 let heads = Heads {
                     q: pooling.query.as_ptr(),
@@ -132,12 +136,12 @@ impl<P: Kernels> VisionTower<P> {
                     kv_stride: memory.wide_stride,
                 };
                 encoder.attention(worker, phases.next(), &memory, items, &heads);
-                worker.barrier();
+                phases.end(Kind::Head, 4 * rows * hidden);
 
                 let input = Rows { first: memory.mixed.cast_const(), stride: x_stride, count: items };
                 let target = Target::StoreF32 { out: memory.x, stride: x_stride };
                 Layer { packed: &pooling.out, input, target, next: Some(&pooling.fc1) }.run(worker, phases.next());
-                worker.barrier();
+                phases.end(Kind::Head, 2 * items * hidden * hidden);
 
                 pooling.layer_norm.rows::<P>(
                     worker.share(items),
@@ -145,16 +149,17 @@ impl<P: Kernels> VisionTower<P> {
                     (memory.x, x_stride),
                     (memory.normed, x_stride),
                 );
-                worker.barrier();
+                phases.end(Kind::Head, 0);
 
                 let input = Rows { first: memory.normed.cast_const(), stride: x_stride, count: items };
                 let target = Target::Gelu { out: memory.wide, stride: memory.wide_stride };
                 Layer { packed: &pooling.fc1, input, target, next: Some(&pooling.fc2) }.run(worker, phases.next());
-                worker.barrier();
+                phases.end(Kind::Head, 2 * items * hidden * intermediate);
 
                 let input = Rows { first: memory.wide.cast_const(), stride: memory.wide_stride, count: items };
                 let target = Target::Accumulate { out: memory.x, stride: x_stride };
                 Layer { packed: &pooling.fc2, input, target, next: None }.run(worker, phases.next());
+                phases.end(Kind::Head, 2 * items * hidden * intermediate);
             }
         });
         tower::copy_rows(self.scratch.x(), x_stride, output, hidden);

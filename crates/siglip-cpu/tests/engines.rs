@@ -182,7 +182,7 @@ fn what_is_not_finite_is_an_error() {
 fn kernels_that_cannot_run_are_refused() {
     let pool = Arc::new(Pool::new(1).unwrap());
     let model = open("both");
-    let options = Options { precision: Precision::F32, isa: Isa::Avx512Bf16, pool: Arc::clone(&pool), max_batch_size: 1 };
+    let options = Options { precision: Precision::F32, isa: Isa::Avx512Bf16, pool: Arc::clone(&pool), max_batch_size: 1, profile: None };
     let refused = text_engine(model.text.as_ref().unwrap(), &options).err().unwrap();
     assert!(refused.to_string().starts_with("avx512-bf16 kernels cannot run f32 here"), "{refused}");
     let refused = Options::new(Precision::Fp8, pool, 1).err().unwrap();
@@ -212,7 +212,7 @@ fn for_all_kernels(check: impl Fn(&Options)) {
     for precision in [Precision::F32, Precision::Bf16] {
         for isa in Isa::candidates(precision) {
             println!("{isa}, {precision}");
-            check(&Options { precision, isa, pool: Arc::clone(&pool), max_batch_size: MAX_BATCH });
+            check(&Options { precision, isa, pool: Arc::clone(&pool), max_batch_size: MAX_BATCH, profile: None });
         }
     }
 }

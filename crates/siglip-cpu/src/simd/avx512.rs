@@ -87,6 +87,57 @@ impl Simd for Avx512 {
     unsafe fn maximum(a: __m512) -> f32 {
         unsafe { _mm512_reduce_max_ps(a) }
     }
+    #[inline(always)]
+    unsafe fn transpose(
+        source: *const u32,
+        row_bytes: usize,
+        rows: usize,
+        columns: usize,
+        target: *mut u32,
+        stride: usize,
+    ) {
+        let mask = if columns == 16 { u16::MAX } else { first(columns) };
+        unsafe {
+            let mut r = [_mm512_setzero_si512(); 16];
+            for (i, r) in r.iter_mut().enumerate() {
+                let mask = if i < rows { mask } else { 0 };
+                *r = _mm512_maskz_loadu_epi32(mask, source.wrapping_byte_add(i * row_bytes).cast());
+            }
+            // Pairs of rows, then fours within each quarter of 128 bits, then the quarters themselves.
+            let mut pairs = [_mm512_setzero_si512(); 16];
+            for i in 0..8 {
+                pairs[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+                pairs[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+            }
+            let mut fours = [_mm512_setzero_si512(); 16];
+            for i in 0..4 {
+                let p = 4 * i;
+                fours[p] = _mm512_unpacklo_epi64(pairs[p], pairs[p + 2]);
+                fours[p + 1] = _mm512_unpackhi_epi64(pairs[p], pairs[p + 2]);
+                fours[p + 2] = _mm512_unpacklo_epi64(pairs[p + 1], pairs[p + 3]);
+                fours[p + 3] = _mm512_unpackhi_epi64(pairs[p + 1], pairs[p + 3]);
+            }
+            // fours[4i + j] holds columns j, 4 + j, 8 + j, 12 + j of rows 4i..4i + 4, a quarter each.
+            for j in 0..4 {
+                let low01 = _mm512_shuffle_i32x4::<0b10_00_10_00>(fours[j], fours[4 + j]);
+                let high01 = _mm512_shuffle_i32x4::<0b11_01_11_01>(fours[j], fours[4 + j]);
+                let low23 = _mm512_shuffle_i32x4::<0b10_00_10_00>(fours[8 + j], fours[12 + j]);
+                let high23 = _mm512_shuffle_i32x4::<0b11_01_11_01>(fours[8 + j], fours[12 + j]);
+                let quarters = [
+                    _mm512_shuffle_i32x4::<0b10_00_10_00>(low01, low23),
+                    _mm512_shuffle_i32x4::<0b10_00_10_00>(high01, high23),
+                    _mm512_shuffle_i32x4::<0b11_01_11_01>(low01, low23),
+                    _mm512_shuffle_i32x4::<0b11_01_11_01>(high01, high23),
+                ];
+                for (q, quarter) in quarters.into_iter().enumerate() {
+                    let column = 4 * q + j;
+                    if column < columns {
+                        _mm512_storeu_si512(target.add(column * stride).cast(), quarter);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// A mask of the first `n` lanes, `n < 16`.

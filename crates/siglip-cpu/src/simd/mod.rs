@@ -64,6 +64,31 @@ pub(crate) trait Simd: Copy + 'static {
     /// The largest lane.
     unsafe fn maximum(a: Self::V) -> f32;
 
+    /// Transposes 32-bit values: `rows <= LANES` rows of `columns <= LANES`, `row_bytes` from row to row, into `columns`
+    /// rows of `LANES` values, `stride` values from row to row; rows that are not there become zeroes. Nothing beyond
+    /// the given columns is read.
+    #[inline(always)]
+    unsafe fn transpose(
+        source: *const u32,
+        row_bytes: usize,
+        rows: usize,
+        columns: usize,
+        target: *mut u32,
+        stride: usize,
+    ) {
+        for row in 0..Self::LANES {
+            // Wrapping: rows that are not there need not lie inside any object.
+            let source = source.wrapping_byte_add(row * row_bytes);
+            for column in 0..columns {
+                // SAFETY: a row and a column that are there; the target holds `columns` rows of `LANES` values.
+                unsafe {
+                    let value = if row < rows { source.add(column).read_unaligned() } else { 0 };
+                    target.add(column * stride + row).write_unaligned(value);
+                }
+            }
+        }
+    }
+
     #[inline(always)]
     unsafe fn zero() -> Self::V {
         // SAFETY: the caller's.

@@ -1,0 +1,129 @@
+//! Where a forward pass spends its time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Times of one engine's passes by kind of operation, as its first thread sees them: a phase's time ends when all
+/// threads have ended it.
+#[derive(Debug, Default)]
+pub struct Profile {
+    kinds: [Totals; Kind::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    nanoseconds: AtomicU64,
+    calls: AtomicU64,
+    /// Floating-point operations of matrix products.
+    flop: AtomicU64,
+}
+
+/// A kind of operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Token or patch embedding.
+    Embedding,
+    /// Layer norms with the conversion of their results.
+    LayerNorm,
+    /// The products that give q, k and v.
+    Projections,
+    /// Scores, softmax, mixing.
+    Attention,
+    /// The product after attention, and its residual.
+    Output,
+    /// The MLP's first product, and GELU.
+    Fc1,
+    /// The MLP's second product, and its residual.
+    Fc2,
+    /// Everything after the last block.
+    Head,
+}
+
+impl Kind {
+    /// All kinds, in the order of a pass.
+    pub const ALL: [Kind; 8] = [
+        Kind::Embedding,
+        Kind::LayerNorm,
+        Kind::Projections,
+        Kind::Attention,
+        Kind::Output,
+        Kind::Fc1,
+        Kind::Fc2,
+        Kind::Head,
+    ];
+
+    /// The kind's name for a table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Embedding => "embedding",
+            Kind::LayerNorm => "layer norm",
+            Kind::Projections => "q, k, v",
+            Kind::Attention => "attention",
+            Kind::Output => "attention out",
+            Kind::Fc1 => "fc1 + GELU",
+            Kind::Fc2 => "fc2",
+            Kind::Head => "head",
+        }
+    }
+}
+
+/// One line of a profile.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// The kind of operation.
+    pub kind: Kind,
+    /// Time over all passes.
+    pub seconds: f64,
+    /// Phases over all passes.
+    pub calls: u64,
+    /// Floating-point operations of matrix products over all passes.
+    pub flop: f64,
+}
+
+impl Profile {
+    /// The totals so far.
+    pub fn lines(&self) -> impl Iterator<Item = Line> + '_ {
+        Kind::ALL.into_iter().zip(&self.kinds).map(|(kind, totals)| Line {
+            kind,
+            seconds: totals.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9,
+            calls: totals.calls.load(Ordering::Relaxed),
+            flop: totals.flop.load(Ordering::Relaxed) as f64,
+        })
+    }
+
+    /// Forgets what was measured.
+    pub fn reset(&self) {
+        for totals in &self.kinds {
+            totals.nanoseconds.store(0, Ordering::Relaxed);
+            totals.calls.store(0, Ordering::Relaxed);
+            totals.flop.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn add(&self, kind: Kind, nanoseconds: u64, flop: u64) {
+        let Some(totals) = self.kinds.get(kind as usize) else { return };
+        totals.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        totals.calls.fetch_add(1, Ordering::Relaxed);
+        totals.flop.fetch_add(flop, Ordering::Relaxed);
+    }
+}
+
+/// One thread's clock during a pass; without a profile it does nothing.
+pub(crate) struct Clock<'a> {
+    profile: Option<(&'a Profile, Instant)>,
+}
+
+impl<'a> Clock<'a> {
+    pub(crate) fn start(profile: Option<&'a Profile>, thread: usize) -> Self {
+        Clock { profile: profile.filter(|_| thread == 0).map(|profile| (profile, Instant::now())) }
+    }
+
+    /// A phase of a kind ends here, in which all threads did `flop` operations.
+    pub(crate) fn lap(&mut self, kind: Kind, flop: usize) {
+        if let Some((profile, since)) = &mut self.profile {
+            let now = Instant::now();
+            profile.add(kind, (now - *since).as_nanos() as u64, flop as u64);
+            *since = now;
+        }
+    }
+}
