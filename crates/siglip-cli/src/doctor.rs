@@ -60,7 +60,7 @@ fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
     let mut kernels = Vec::new();
     for isa in Isa::ALL {
         let mut peaks = Vec::new();
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
             if isa.is_available() && isa.supports(precision) {
                 let options = Options { precision, isa, pool: Arc::clone(&pool), max_batch_size: 1, profile: None };
                 let gflops = measure_peak(&options, Duration::from_millis(300))?;

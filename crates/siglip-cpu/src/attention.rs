@@ -22,25 +22,25 @@ use crate::simd::Simd;
 pub(crate) struct Attention<P: Path> {
     /// The head's queries, `[queries, head_dim]`, from row to row `q_stride` values. The `head_dim` values are followed
     /// by zeroes up to a multiple of the path's step.
-    pub(crate) q: *const P::Activation,
+    pub(crate) q: *const P::Inner,
     pub(crate) q_stride: usize,
     pub(crate) queries: usize,
     /// The head's keys and values, `[keys, head_dim]` each.
-    pub(crate) k: *const P::Activation,
-    pub(crate) v: *const P::Activation,
+    pub(crate) k: *const P::Inner,
+    pub(crate) v: *const P::Inner,
     pub(crate) kv_stride: usize,
     pub(crate) keys: usize,
     pub(crate) head_dim: usize,
     /// `log2(e) / sqrt(head_dim)`.
     pub(crate) scale_log2e: f32,
     /// `[queries, head_dim]`; nothing beyond `head_dim` is written.
-    pub(crate) out: *mut P::Activation,
+    pub(crate) out: *mut P::Inner,
     pub(crate) out_stride: usize,
     /// This thread's scratch memory, laid out by [`Scratch`], zeroed at first.
-    pub(crate) packed_k: *mut P::Activation,
-    pub(crate) packed_v: *mut P::Activation,
+    pub(crate) packed_k: *mut P::Inner,
+    pub(crate) packed_v: *mut P::Inner,
     pub(crate) scores: *mut f32,
-    pub(crate) weights: *mut P::Activation,
+    pub(crate) weights: *mut P::Inner,
 }
 
 /// Queries whose scores are held at once: a multiple of the 6 and 8 rows that the matrix kernels take at a time.
@@ -94,6 +94,10 @@ pub(crate) unsafe fn attend<P: Path>(head: &Attention<P>) {
                     panel,
                     steps,
                     vectors,
+                    row_scales: std::ptr::null(),
+                    row_scale_stride: 0,
+                    column_scales: std::ptr::null(),
+                    column_sums: std::ptr::null(),
                     epilogue: Epilogue::StoreF32 {
                         bias: std::ptr::null(),
                         out: head.scores.add(column),
@@ -124,6 +128,10 @@ pub(crate) unsafe fn attend<P: Path>(head: &Attention<P>) {
                     panel,
                     steps,
                     vectors,
+                    row_scales: std::ptr::null(),
+                    row_scale_stride: 0,
+                    column_scales: std::ptr::null(),
+                    column_sums: std::ptr::null(),
                     epilogue: Epilogue::StoreFirst {
                         out: head.out.add(first * head.out_stride + column),
                         stride: head.out_stride,

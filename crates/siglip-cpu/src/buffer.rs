@@ -21,6 +21,8 @@ pub(crate) trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for f32 {}
 impl Plain for u16 {}
 impl Plain for u8 {}
+impl Plain for i8 {}
+impl Plain for crate::path::RowScale {}
 
 impl<T: Plain> Buffer<T> {
     /// Room for `len` zeroes. The pages are taken when first written.

@@ -8,7 +8,7 @@ use siglip::weights::{TextWeights, VisionWeights};
 
 use crate::isa::Isa;
 use crate::kernels::Kernels;
-use crate::path::{F32, Widened};
+use crate::path::{F32, Int8, Widened};
 use crate::peak;
 use crate::profile::Profile;
 use crate::simd::Portable;
@@ -19,7 +19,7 @@ use crate::vision::VisionTower;
 /// How an engine is built.
 #[derive(Clone)]
 pub struct Options {
-    /// The precision of matrix products: [`Precision::F32`] or [`Precision::Bf16`].
+    /// The precision of matrix products: [`Precision::F32`], [`Precision::Bf16`] or [`Precision::Int8`].
     pub precision: Precision,
     /// The kernels to use.
     pub isa: Isa,
@@ -48,7 +48,7 @@ impl Options {
 #[non_exhaustive]
 pub enum BuildError {
     /// No kernels for the precision.
-    #[error("the CPU engine computes in f32 or bf16, not in {precision}")]
+    #[error("the CPU engine computes in f32, bf16 or int8, not in {precision}")]
     Precision {
         /// What was asked for.
         precision: Precision,
@@ -124,6 +124,11 @@ fn dispatch<T: Task>(options: &Options, task: T) -> Result<T::Output, BuildError
         (Isa::Neon, Precision::F32) => task.run::<F32<crate::simd::Neon>>(),
         #[cfg(target_arch = "aarch64")]
         (Isa::Neon, Precision::Bf16) => task.run::<Widened<crate::simd::Neon>>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512Bf16, Precision::Int8) => task.run::<Int8<crate::simd::Avx512, crate::path::Bf16>>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512Vnni, Precision::Int8) => task.run::<Int8<crate::simd::Avx512, F32<crate::simd::Avx512>>>(),
+        (Isa::Portable, Precision::Int8) => task.run::<Int8<Portable, F32<Portable>>>(),
         (Isa::Portable, Precision::F32) => task.run::<F32<Portable>>(),
         (Isa::Portable, Precision::Bf16) => task.run::<Widened<Portable>>(),
         _ => return Err(BuildError::Isa { isa, precision }),

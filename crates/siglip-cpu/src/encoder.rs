@@ -22,9 +22,9 @@ use crate::attention::{self, Attention};
 use crate::buffer::Buffer;
 use crate::kernels::Kernels;
 use crate::linear::{Counter, Layer, Rows, Target};
-use crate::ops::LayerNorm;
+use crate::ops::{LayerNorm, Quantize};
 use crate::pack::{Columns, Packed};
-use crate::path::lanes;
+use crate::path::{RowScale, lanes};
 use crate::profile::{Clock, Kind, Profile};
 use crate::threads::{Pool, Worker};
 
@@ -74,20 +74,21 @@ impl PackedNorm {
         })
     }
 
-    /// Normalises rows into activations.
+    /// Normalises this thread's share of rows: row `r` of `x` into row `r` of `memory.normed`.
     ///
     /// # Safety
     ///
-    /// `x` and `out` must hold `rows` rows of the given strides, `out`'s as wide as the padded size.
+    /// `x` must hold `count` rows of the given stride, and `memory.normed` be the worker's pass's and large enough.
     pub(crate) unsafe fn rows<P: Kernels>(
         &self,
-        rows: std::ops::Range<usize>,
+        worker: &Worker<'_>,
+        memory: &Memory<P>,
+        count: usize,
         epsilon: f32,
         (x, x_stride): (*const f32, usize),
-        (out, out_stride): (*mut P::Activation, usize),
     ) {
-        for row in rows {
-            // SAFETY: the caller's contract.
+        for row in worker.share(count) {
+            // SAFETY: the caller's contract; each thread has its own rows and its own scratch row.
             unsafe {
                 P::layer_norm(&LayerNorm {
                     x: x.add(row * x_stride),
@@ -95,7 +96,9 @@ impl PackedNorm {
                     weight: self.weight.as_ptr(),
                     bias: self.bias.as_ptr(),
                     epsilon,
-                    out: out.add(row * out_stride),
+                    out: memory.normed.add(row * padded(self.size)),
+                    scale: memory.normed_scales.wrapping_add(row),
+                    row: memory.thread(worker.index()).row,
                 });
             }
         }
@@ -221,12 +224,7 @@ impl<P: Kernels> Encoder<P> {
         // SAFETY: `memory` has room for `rows` rows of every stride used here; phases that write what another reads
         // are separated by barriers.
         unsafe {
-            block.norm1.rows::<P>(
-                worker.share(rows),
-                epsilon,
-                (memory.x, x_stride),
-                (memory.normed, x_stride),
-            );
+            block.norm1.rows(worker, memory, rows, epsilon, (memory.x, x_stride));
             phases.end(Kind::LayerNorm, 0);
 
             // The rows that go on after attention: their distance in positions and their first.
@@ -234,63 +232,49 @@ impl<P: Kernels> Encoder<P> {
                 Projections::Joined(_) => (1, 0, rows),
                 Projections::Split { .. } => (positions, positions - 1, items),
             };
-            let normed = Rows { first: memory.normed.cast_const(), stride: x_stride, count: rows };
-            let (q, k, v, kv_stride, q_stride);
-            match &block.projections {
+            let normed = memory.normed_rows(x_stride, 0, 1, rows);
+            let queries = if every == 1 { positions } else { 1 };
+            let heads = match &block.projections {
                 Projections::Joined(qkv) => {
                     let target = Target::Store { out: memory.wide, stride: wide_stride };
                     Layer { packed: qkv, input: normed, target, next: Some(&block.out) }
                         .run(worker, phases.next());
-                    q = memory.wide;
-                    k = memory.wide.add(hidden);
-                    v = memory.wide.add(2 * hidden);
-                    (q_stride, kv_stride) = (wide_stride, wide_stride);
+                    let (k, v) = (memory.wide.add(hidden), memory.wide.add(2 * hidden));
+                    Heads { q: memory.wide, q_stride: wide_stride, queries, k, v, kv_stride: wide_stride }
                 }
                 Projections::Split { q: q_packed, kv } => {
                     let target = Target::Store { out: memory.wide, stride: wide_stride };
                     Layer { packed: kv, input: normed, target, next: Some(q_packed) }.run(worker, phases.next());
-                    let last = Rows {
-                        first: memory.normed.add(offset * x_stride).cast_const(),
-                        stride: every * x_stride,
-                        count: wanted,
-                    };
-                    let out = memory.wide.add(kv_width);
-                    let target = Target::Store { out, stride: wide_stride };
+                    let last = memory.normed_rows(x_stride, offset, every, wanted);
+                    let q = memory.wide.add(kv_width);
+                    let target = Target::Store { out: q, stride: wide_stride };
                     Layer { packed: q_packed, input: last, target, next: Some(&block.out) }
                         .run(worker, phases.next());
-                    q = out;
-                    k = memory.wide;
-                    v = memory.wide.add(hidden);
-                    (q_stride, kv_stride) = (wide_stride, wide_stride);
+                    let (k, v) = (memory.wide, memory.wide.add(hidden));
+                    Heads { q, q_stride: wide_stride, queries, k, v, kv_stride: wide_stride }
                 }
-            }
+            };
             phases.end(Kind::Projections, 2 * (2 * rows + wanted) * hidden * hidden);
 
-            let queries = if every == 1 { positions } else { 1 };
-            self.attention(worker, phases.next(), memory, items, &Heads { q, q_stride, queries, k, v, kv_stride });
+            self.attention(worker, phases.next(), memory, items, &heads);
             phases.end(Kind::Attention, 4 * items * queries * positions * hidden);
 
             let residual = memory.x.add(offset * x_stride);
             let residual_stride = every * x_stride;
-            let mixed = Rows { first: memory.mixed.cast_const(), stride: x_stride, count: wanted };
+            let mixed = memory.mixed_operand(worker, phases, hidden, wanted);
             let target = Target::Accumulate { out: residual, stride: residual_stride };
             Layer { packed: &block.out, input: mixed, target, next: Some(&block.fc1) }.run(worker, phases.next());
             phases.end(Kind::Output, 2 * wanted * hidden * hidden);
 
-            block.norm2.rows::<P>(
-                worker.share(wanted),
-                epsilon,
-                (residual, residual_stride),
-                (memory.normed, x_stride),
-            );
+            block.norm2.rows(worker, memory, wanted, epsilon, (residual, residual_stride));
             phases.end(Kind::LayerNorm, 0);
 
-            let normed = Rows { first: memory.normed.cast_const(), stride: x_stride, count: wanted };
+            let normed = memory.normed_rows(x_stride, 0, 1, wanted);
             let target = Target::Gelu { out: memory.wide, stride: wide_stride };
             Layer { packed: &block.fc1, input: normed, target, next: Some(&block.fc2) }.run(worker, phases.next());
             phases.end(Kind::Fc1, 2 * wanted * hidden * intermediate);
 
-            let wide = Rows { first: memory.wide.cast_const(), stride: wide_stride, count: wanted };
+            let wide = memory.wide_operand(worker, phases, intermediate, wanted);
             let target = Target::Accumulate { out: residual, stride: residual_stride };
             Layer { packed: &block.fc2, input: wide, target, next: Some(next) }.run(worker, phases.next());
             phases.end(Kind::Fc2, 2 * wanted * hidden * intermediate);
@@ -308,12 +292,12 @@ impl<P: Kernels> Encoder<P> {
         counter: &Counter,
         memory: &Memory<P>,
         items: usize,
-        heads: &Heads<P::Activation>,
+        heads: &Heads<P::Inner>,
     ) {
         let Shape { positions, hidden, heads: count, .. } = self.shape;
         let head_dim = self.shape.head_dim();
         let x_stride = padded(hidden);
-        let scratch = memory.attention(worker.index());
+        let scratch = memory.thread(worker.index());
         let mut unit = counter.first(worker);
         while unit < items * count {
             let (item, column) = (unit / count, unit % count * head_dim);
@@ -387,19 +371,23 @@ impl<'a> Phases<'a> {
 pub(crate) struct Scratch<P: Kernels> {
     x: Buffer<f32>,
     normed: Buffer<P::Activation>,
-    mixed: Buffer<P::Activation>,
-    wide: Buffer<P::Activation>,
+    normed_scales: Buffer<RowScale>,
+    mixed: Buffer<P::Inner>,
+    wide: Buffer<P::Inner>,
     wide_stride: usize,
-    heads: Vec<HeadScratch<P>>,
+    quantized: Buffer<P::Activation>,
+    quantized_scales: Buffer<RowScale>,
+    threads: Vec<ThreadScratch<P>>,
     counters: Vec<Counter>,
     pub(crate) pool: Arc<Pool>,
 }
 
-struct HeadScratch<P: Kernels> {
-    packed_k: Buffer<P::Activation>,
-    packed_v: Buffer<P::Activation>,
+struct ThreadScratch<P: Kernels> {
+    packed_k: Buffer<P::Inner>,
+    packed_v: Buffer<P::Inner>,
     scores: Buffer<f32>,
-    weights: Buffer<P::Activation>,
+    weights: Buffer<P::Inner>,
+    row: Buffer<f32>,
 }
 
 impl<P: Kernels> Scratch<P> {
@@ -416,31 +404,48 @@ impl<P: Kernels> Scratch<P> {
         let qkv = padded(2 * shape.hidden) + row;
         let wide_stride = padded(shape.intermediate).max(padded(3 * shape.hidden)).max(qkv).max(padded(wide));
         let head = attention::Scratch::new::<P::Attention>(shape.positions, shape.head_dim());
-        let heads = (0..pool.threads()).map(|_| {
-            Ok(HeadScratch {
+        let threads = (0..pool.threads()).map(|_| {
+            Ok(ThreadScratch {
                 packed_k: Buffer::zeroed(head.packed_k)?,
                 packed_v: Buffer::zeroed(head.packed_v)?,
                 scores: Buffer::zeroed(head.scores)?,
                 weights: Buffer::zeroed(head.weights)?,
+                row: Buffer::zeroed(wide_stride)?,
             })
         });
+        // Paths that are not quantised read results as they are.
+        let quantized = if P::QUANTIZED { rows } else { 0 };
         Ok(Scratch {
             x: Buffer::zeroed(rows * row)?,
             normed: Buffer::zeroed(rows * row + lanes::<P>())?,
+            normed_scales: Buffer::zeroed(quantized)?,
             mixed: Buffer::zeroed(rows * row + lanes::<P>())?,
             wide: Buffer::zeroed(rows * wide_stride + lanes::<P>())?,
             wide_stride,
-            heads: heads.collect::<std::io::Result<_>>()?,
+            quantized: Buffer::zeroed(quantized * wide_stride)?,
+            quantized_scales: Buffer::zeroed(quantized)?,
+            threads: threads.collect::<std::io::Result<_>>()?,
             counters: (0..phases).map(|_| Counter::default()).collect(),
             pool,
         })
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let heads = self.heads.iter().map(|head| {
-            head.packed_k.bytes() + head.packed_v.bytes() + head.scores.bytes() + head.weights.bytes()
+        let threads = self.threads.iter().map(|thread| {
+            thread.packed_k.bytes()
+                + thread.packed_v.bytes()
+                + thread.scores.bytes()
+                + thread.weights.bytes()
+                + thread.row.bytes()
         });
-        self.x.bytes() + self.normed.bytes() + self.mixed.bytes() + self.wide.bytes() + heads.sum::<usize>()
+        self.x.bytes()
+            + self.normed.bytes()
+            + self.normed_scales.bytes()
+            + self.mixed.bytes()
+            + self.wide.bytes()
+            + self.quantized.bytes()
+            + self.quantized_scales.bytes()
+            + threads.sum::<usize>()
     }
 
     /// The residual stream between passes.
@@ -451,22 +456,23 @@ impl<P: Kernels> Scratch<P> {
     /// The pool, the counters set back, and the memory as the threads of one pass share it.
     pub(crate) fn begin(&mut self) -> (&Pool, &[Counter], Memory<P>) {
         self.counters.iter_mut().for_each(Counter::reset);
+        let threads = self.threads.iter_mut().map(|thread| ThreadMemory {
+            packed_k: thread.packed_k.as_mut_ptr(),
+            packed_v: thread.packed_v.as_mut_ptr(),
+            scores: thread.scores.as_mut_ptr(),
+            weights: thread.weights.as_mut_ptr(),
+            row: thread.row.as_mut_ptr(),
+        });
         let memory = Memory {
             x: self.x.as_mut_ptr(),
             normed: self.normed.as_mut_ptr(),
+            normed_scales: self.normed_scales.as_mut_ptr(),
             mixed: self.mixed.as_mut_ptr(),
             wide: self.wide.as_mut_ptr(),
             wide_stride: self.wide_stride,
-            heads: self
-                .heads
-                .iter_mut()
-                .map(|head| HeadMemory {
-                    packed_k: head.packed_k.as_mut_ptr(),
-                    packed_v: head.packed_v.as_mut_ptr(),
-                    scores: head.scores.as_mut_ptr(),
-                    weights: head.weights.as_mut_ptr(),
-                })
-                .collect(),
+            quantized: self.quantized.as_mut_ptr(),
+            quantized_scales: self.quantized_scales.as_mut_ptr(),
+            threads: threads.collect(),
         };
         (&self.pool, &self.counters, memory)
     }
@@ -476,26 +482,105 @@ impl<P: Kernels> Scratch<P> {
 pub(crate) struct Memory<P: Kernels> {
     /// The residual stream, `[rows, padded(hidden)]`.
     pub(crate) x: *mut f32,
-    /// What a layer norm gave, `[rows, padded(hidden)]`.
-    pub(crate) normed: *mut P::Activation,
+    /// What a layer norm gave, `[rows, padded(hidden)]`; for quantised paths also attention's output, quantised.
+    normed: *mut P::Activation,
+    normed_scales: *mut RowScale,
     /// What attention gave, `[rows, padded(hidden)]`.
-    pub(crate) mixed: *mut P::Activation,
-    /// q, k and v, or the MLP's inner activations, `[rows, wide_stride]`.
-    pub(crate) wide: *mut P::Activation,
+    mixed: *mut P::Inner,
+    /// q, k and v, or the MLP's inner values, `[rows, wide_stride]`.
+    pub(crate) wide: *mut P::Inner,
     pub(crate) wide_stride: usize,
-    heads: Vec<HeadMemory<P>>,
+    /// For quantised paths: `wide`, quantised.
+    quantized: *mut P::Activation,
+    quantized_scales: *mut RowScale,
+    threads: Vec<ThreadMemory<P>>,
 }
 
-struct HeadMemory<P: Kernels> {
-    packed_k: *mut P::Activation,
-    packed_v: *mut P::Activation,
+struct ThreadMemory<P: Kernels> {
+    packed_k: *mut P::Inner,
+    packed_v: *mut P::Inner,
     scores: *mut f32,
-    weights: *mut P::Activation,
+    weights: *mut P::Inner,
+    row: *mut f32,
 }
 
 impl<P: Kernels> Memory<P> {
-    fn attention(&self, thread: usize) -> &HeadMemory<P> {
-        &self.heads[thread]
+    fn thread(&self, index: usize) -> &ThreadMemory<P> {
+        &self.threads[index]
+    }
+
+    /// `count` rows of `normed`, every `every`th from row `first` on.
+    pub(crate) fn normed_rows(&self, stride: usize, first: usize, every: usize, count: usize) -> Rows<P::Activation> {
+        Rows {
+            first: self.normed.wrapping_add(first * stride),
+            stride: every * stride,
+            count,
+            scales: self.normed_scales.wrapping_add(first),
+            scale_stride: every,
+        }
+    }
+
+    /// The first rows of `mixed` as a product's left operand.
+    ///
+    /// # Safety
+    ///
+    /// Every thread of the pass must call this alike, with `mixed` complete and `normed` no longer needed.
+    pub(crate) unsafe fn mixed_operand(
+        &self,
+        worker: &Worker<'_>,
+        phases: &mut Phases<'_>,
+        width: usize,
+        count: usize,
+    ) -> Rows<P::Activation> {
+        let to = (self.normed, self.normed_scales);
+        // SAFETY: the caller's contract.
+        unsafe { self.operand(worker, phases, (self.mixed, padded(width)), width, count, to) }
+    }
+
+    /// The first rows of `wide` as a product's left operand.
+    ///
+    /// # Safety
+    ///
+    /// Every thread of the pass must call this alike, with `wide` complete.
+    pub(crate) unsafe fn wide_operand(
+        &self,
+        worker: &Worker<'_>,
+        phases: &mut Phases<'_>,
+        width: usize,
+        count: usize,
+    ) -> Rows<P::Activation> {
+        let to = (self.quantized, self.quantized_scales);
+        // SAFETY: the caller's contract.
+        unsafe { self.operand(worker, phases, (self.wide, self.wide_stride), width, count, to) }
+    }
+
+    /// Results as a left operand: as they are, or quantised in a phase of their own.
+    unsafe fn operand(
+        &self,
+        worker: &Worker<'_>,
+        phases: &mut Phases<'_>,
+        (from, stride): (*const P::Inner, usize),
+        width: usize,
+        count: usize,
+        (to, scales): (*mut P::Activation, *mut RowScale),
+    ) -> Rows<P::Activation> {
+        if !P::QUANTIZED {
+            return Rows { first: from.cast(), stride, count, scales: std::ptr::null(), scale_stride: 0 };
+        }
+        for row in worker.share(count) {
+            // SAFETY: both memories hold `count` rows of this stride; each thread has its own rows.
+            unsafe {
+                P::quantize(&Quantize {
+                    x: from.add(row * stride),
+                    size: width,
+                    out: to.add(row * stride),
+                    scale: scales.add(row),
+                    row: self.thread(worker.index()).row,
+                });
+            }
+        }
+        phases.end(Kind::Quantize, 0);
+        Rows { first: to, stride, count, scales, scale_stride: 1 }
     }
 }
 

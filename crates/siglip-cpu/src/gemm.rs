@@ -19,7 +19,7 @@
 //! width, so a row's bits do not depend on which rows stand beside it.
 
 use crate::ops::gelu;
-use crate::path::{Path, Vector, lanes};
+use crate::path::{ColumnScales, Path, RowScale, Vector, lanes};
 use crate::simd::Simd;
 
 /// One panel of weights times some rows.
@@ -35,6 +35,12 @@ pub(crate) struct Product<P: Path> {
     pub(crate) steps: usize,
     /// The panel's width in vectors, 1 to `MAX_VECTORS`.
     pub(crate) vectors: usize,
+    /// For quantised paths, else null: how to read each row.
+    pub(crate) row_scales: *const RowScale,
+    pub(crate) row_scale_stride: usize,
+    /// For quantised paths, else null: the scales and sums of the panel's columns.
+    pub(crate) column_scales: *const f32,
+    pub(crate) column_sums: *const f32,
     /// What is done with the sums.
     pub(crate) epilogue: Epilogue<P>,
     /// Memory to fetch ahead while computing, a cache line every other step; null for none.
@@ -45,17 +51,17 @@ pub(crate) struct Product<P: Path> {
 /// What becomes of a product's sums. Pointers are to the panel's first column: `bias` there, `out` in the first row.
 #[derive(Clone, Copy)]
 pub(crate) enum Epilogue<P: Path> {
-    /// `out = sum + bias`, stored as activations.
-    Store { bias: *const f32, out: *mut P::Activation, stride: usize },
-    /// `out = gelu(sum + bias)`, stored as activations.
-    Gelu { bias: *const f32, out: *mut P::Activation, stride: usize },
+    /// `out = sum + bias`, stored for another product.
+    Store { bias: *const f32, out: *mut P::Inner, stride: usize },
+    /// `out = gelu(sum + bias)`, stored for another product.
+    Gelu { bias: *const f32, out: *mut P::Inner, stride: usize },
     /// `out += sum + bias` in f32; without a bias (null) where the inner dimension is split and this is not its
     /// first part.
     Accumulate { bias: *const f32, out: *mut f32, stride: usize },
     /// `out = sum + bias` in f32; without a bias where it is null. Used for scores and for a tower's last product.
     StoreF32 { bias: *const f32, out: *mut f32, stride: usize },
-    /// `out = sum` as activations, only the first `columns` of the panel.
-    StoreFirst { out: *mut P::Activation, stride: usize, columns: usize },
+    /// `out = sum` for another product, only the first `columns` of the panel.
+    StoreFirst { out: *mut P::Inner, stride: usize, columns: usize },
 }
 
 /// Computes one panel's columns for all rows of `product`.
@@ -113,7 +119,7 @@ unsafe fn block<P: Path, const MR: usize, const NV: usize>(product: &Product<P>,
     // SAFETY: rows row..row+MR exist, the panel holds `steps` groups of NV vectors: the caller's contract.
     unsafe {
         let a = product.activations.add(row * product.row_stride);
-        let mut sums = [[P::Simd::zero(); NV]; MR];
+        let mut sums = [[P::zero_sum(); NV]; MR];
         let mut k = 0;
         while k + 2 <= product.steps {
             ahead.line::<P>();
@@ -124,13 +130,14 @@ unsafe fn block<P: Path, const MR: usize, const NV: usize>(product: &Product<P>,
         if k < product.steps {
             step::<P, MR, NV>(&mut sums, a, product.row_stride, product.panel, k);
         }
-        finish::<P, MR, NV>(&product.epilogue, row, sums);
+        let values = values::<P, MR, NV>(product, row, sums);
+        finish::<P, MR, NV>(&product.epilogue, row, values);
     }
 }
 
 #[inline(always)]
 unsafe fn step<P: Path, const MR: usize, const NV: usize>(
-    sums: &mut [[Vector<P>; NV]; MR],
+    sums: &mut [[P::Sum; NV]; MR],
     a: *const P::Activation,
     row_stride: usize,
     panel: *const P::Weight,
@@ -151,6 +158,34 @@ unsafe fn step<P: Path, const MR: usize, const NV: usize>(
                 *sum = P::step(a, weights[v], *sum);
             }
         }
+    }
+}
+
+/// The sums as numbers.
+#[inline(always)]
+unsafe fn values<P: Path, const MR: usize, const NV: usize>(
+    product: &Product<P>,
+    row: usize,
+    sums: [[P::Sum; NV]; MR],
+) -> [[Vector<P>; NV]; MR] {
+    // SAFETY: quantised paths come with scales for every row and column of the product: the caller's contract.
+    unsafe {
+        let mut values = [[P::Simd::zero(); NV]; MR];
+        for v in 0..NV {
+            let mut columns = ColumnScales { scale: P::Simd::zero(), sum: P::Simd::zero() };
+            if P::QUANTIZED {
+                columns.scale = P::Simd::load(product.column_scales.add(v * lanes::<P>()));
+                columns.sum = P::Simd::load(product.column_sums.add(v * lanes::<P>()));
+            }
+            for (r, (values, sums)) in values.iter_mut().zip(&sums).enumerate() {
+                let mut scale = RowScale::default();
+                if P::QUANTIZED {
+                    scale = *product.row_scales.add((row + r) * product.row_scale_stride);
+                }
+                values[v] = P::value(sums[v], scale, &columns);
+            }
+        }
+        values
     }
 }
 

@@ -8,8 +8,10 @@ use siglip::engine::Precision;
 /// An instruction set with kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// AVX-512 with the BF16 extension (Zen 4, Cooper Lake, Sapphire Rapids and later).
+    /// AVX-512 with the BF16 and VNNI extensions (Zen 4, Cooper Lake, Sapphire Rapids and later).
     Avx512Bf16,
+    /// AVX-512 with the VNNI extension (Cascade Lake, Ice Lake and later).
+    Avx512Vnni,
     /// AVX-512 F, BW, DQ, VL (Skylake-SP, Zen 4 and later).
     Avx512,
     /// AVX2 and FMA (Haswell, Zen and later).
@@ -22,13 +24,16 @@ pub enum Isa {
 
 impl Isa {
     /// All sets, the fastest first.
-    pub const ALL: [Isa; 5] = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+    pub const ALL: [Isa; 6] =
+        [Isa::Avx512Bf16, Isa::Avx512Vnni, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     /// Whether this machine has the instructions.
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            Isa::Avx512Bf16 => Isa::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 is_x86_feature_detected!("avx512f")
@@ -41,7 +46,7 @@ impl Isa {
             Isa::Neon => cfg!(target_arch = "aarch64"),
             Isa::Portable => true,
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => false,
+            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => false,
         }
     }
 
@@ -49,8 +54,9 @@ impl Isa {
     /// stored: bf16 weights are then widened to f32 as they are read.
     pub fn supports(self, precision: Precision) -> bool {
         match precision {
-            Precision::F32 => self != Isa::Avx512Bf16,
-            Precision::Bf16 => true,
+            Precision::F32 => !matches!(self, Isa::Avx512Bf16 | Isa::Avx512Vnni),
+            Precision::Bf16 => self != Isa::Avx512Vnni,
+            Precision::Int8 => matches!(self, Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Portable),
             _ => false,
         }
     }
@@ -64,6 +70,7 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             Isa::Avx512Bf16 => "avx512-bf16",
+            Isa::Avx512Vnni => "avx512-vnni",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Neon => "neon",
@@ -85,7 +92,7 @@ impl fmt::Display for Isa {
 
 /// A name that is no instruction set.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown instruction set `{0}`: known are avx512-bf16, avx512, avx2, neon, portable")]
+#[error("unknown instruction set `{0}`: known are avx512-bf16, avx512-vnni, avx512, avx2, neon, portable")]
 pub struct UnknownIsa(String);
 
 impl FromStr for Isa {

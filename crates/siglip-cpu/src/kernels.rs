@@ -6,8 +6,8 @@
 
 use crate::attention::{self, Attention};
 use crate::gemm::{self, Product};
-use crate::ops::{self, LayerNorm};
-use crate::path::{F32, Path, Widened};
+use crate::ops::{self, LayerNorm, Quantize};
+use crate::path::{F32, Int8, Path, Widened};
 use crate::peak;
 use crate::simd::Portable;
 
@@ -22,6 +22,8 @@ pub(crate) trait Kernels: Path {
     unsafe fn multiply(product: &Product<Self>);
     /// [`ops::layer_norm`].
     unsafe fn layer_norm(norm: &LayerNorm<Self>);
+    /// [`ops::quantize`].
+    unsafe fn quantize(quantize: &Quantize<Self>);
     /// [`attention::attend`].
     unsafe fn attend(attention: &Attention<Self>);
     /// [`peak::steps`].
@@ -50,6 +52,15 @@ macro_rules! kernels {
                 // SAFETY: the caller's contract.
                 unsafe { enabled(norm) }
             }
+            unsafe fn quantize(quantize: &Quantize<Self>) {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn enabled(quantize: &Quantize<$path>) {
+                    // SAFETY: the caller's contract.
+                    unsafe { ops::quantize(quantize) }
+                }
+                // SAFETY: the caller's contract.
+                unsafe { enabled(quantize) }
+            }
             unsafe fn attend(attention: &Attention<Self>) {
                 $(#[target_feature(enable = $features)])?
                 unsafe fn enabled(attention: &Attention<$path>) {
@@ -74,6 +85,7 @@ macro_rules! kernels {
 
 kernels!(F32<Portable>);
 kernels!(Widened<Portable>);
+kernels!(Int8<Portable, F32<Portable>>);
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
@@ -86,6 +98,8 @@ mod x86_64 {
     kernels!(F32<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl");
     kernels!(Widened<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl");
     kernels!(Bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
+    kernels!(Int8<Avx512, F32<Avx512>>, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+    kernels!(Int8<Avx512, Bf16>, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni");
 }
 
 #[cfg(target_arch = "aarch64")]

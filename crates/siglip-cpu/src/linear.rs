@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::gemm::{Epilogue, Product};
 use crate::kernels::Kernels;
 use crate::pack::{Packed, Panel};
+use crate::path::RowScale;
 use crate::threads::Worker;
 
 /// Rows of activations in memory: `[rows, k]`, `stride` values from row to row.
@@ -13,15 +14,18 @@ pub(crate) struct Rows<T> {
     pub(crate) first: *const T,
     pub(crate) stride: usize,
     pub(crate) count: usize,
+    /// For quantised paths: how the first row reads, `scale_stride` scales from row to row.
+    pub(crate) scales: *const RowScale,
+    pub(crate) scale_stride: usize,
 }
 
 /// Where a layer's output goes and what is done on the way. Pointers are to the first row's first column; strides in
 /// values.
 #[derive(Clone, Copy)]
 pub(crate) enum Target<A> {
-    /// `out = x Wᵀ + b`, as activations.
+    /// `out = x Wᵀ + b`, for another product.
     Store { out: *mut A, stride: usize },
-    /// `out = gelu(x Wᵀ + b)`, as activations.
+    /// `out = gelu(x Wᵀ + b)`, for another product.
     Gelu { out: *mut A, stride: usize },
     /// `out += x Wᵀ + b`, in f32.
     Accumulate { out: *mut f32, stride: usize },
@@ -53,7 +57,7 @@ impl Counter {
 pub(crate) struct Layer<'a, P: Kernels> {
     pub(crate) packed: &'a Packed<P>,
     pub(crate) input: Rows<P::Activation>,
-    pub(crate) target: Target<P::Activation>,
+    pub(crate) target: Target<P::Inner>,
     /// The layer whose turn comes next: its first panels are fetched while this one ends.
     pub(crate) next: Option<&'a Packed<P>>,
 }
@@ -127,6 +131,10 @@ impl<P: Kernels> Layer<'_, P> {
                     panel: self.packed.panel_weights(panel, start),
                     steps: end - start,
                     vectors: panel.vectors,
+                    row_scales: self.input.scales.wrapping_add(row * self.input.scale_stride),
+                    row_scale_stride: self.input.scale_stride,
+                    column_scales: self.packed.panel_scales(panel),
+                    column_sums: self.packed.panel_sums(panel),
                     epilogue: self.epilogue(panel, row, piece == 0),
                     prefetch: ahead.0,
                     prefetch_bytes: ahead.1,
@@ -139,7 +147,9 @@ impl<P: Kernels> Layer<'_, P> {
     /// layer: rows must not depend on it.
     fn pieces(&self, panel: Panel) -> usize {
         match self.target {
-            Target::Accumulate { .. } => self.packed.panel_bytes(panel).div_ceil(PANEL_BYTES).max(1),
+            // An offset is added with the sum of whole columns, so quantised products stay whole; their panels are
+            // half as large.
+            Target::Accumulate { .. } if !P::QUANTIZED => self.packed.panel_bytes(panel).div_ceil(PANEL_BYTES).max(1),
             _ => 1,
         }
     }

@@ -1,6 +1,6 @@
 //! Everything between the matrix products: exponential, GELU, softmax, layer norm. Written once over [`Simd`].
 
-use crate::path::{Path, lanes};
+use crate::path::{Path, RowScale, lanes};
 use crate::simd::Simd;
 
 /// `2^x` for |x| < 126, to about one unit in the last place: 2^round(x) times a polynomial over [-0.5, 0.5].
@@ -60,6 +60,9 @@ pub(crate) struct LayerNorm<P: Path> {
     pub(crate) epsilon: f32,
     /// The output, `size` values and its padding to whole vectors.
     pub(crate) out: *mut P::Activation,
+    /// For quantised paths: how the output reads, and a row of f32 to compute it in, as long as the padding.
+    pub(crate) scale: *mut RowScale,
+    pub(crate) row: *mut f32,
 }
 
 /// # Safety
@@ -108,7 +111,106 @@ pub(crate) unsafe fn layer_norm<P: Path>(norm: &LayerNorm<P>) {
             };
             let d = P::Simd::mul(P::Simd::sub(x, means), scale);
             let y = P::Simd::mul_add(d, P::Simd::load(norm.weight.add(at)), P::Simd::load(norm.bias.add(at)));
-            P::store(norm.out.add(at), y);
+            if P::QUANTIZED {
+                P::Simd::store(norm.row.add(at), y);
+            } else {
+                P::store(norm.out.add(at).cast(), y);
+            }
+            at += lanes;
+        }
+        if P::QUANTIZED {
+            let (least, greatest) = extremes::<P::Simd>(norm.row, norm.size);
+            let (scale, shift) = row_scale(least, greatest);
+            *norm.scale = scale;
+            let mut at = 0;
+            while at < norm.size {
+                quantize_vector::<P>(P::Simd::load(norm.row.add(at)), scale, shift, norm.out.add(at));
+                at += lanes;
+            }
+        }
+    }
+}
+
+/// The least and the greatest of `size` values; the least is NaN if any value is not finite, so that the row's offset
+/// and with it all that is computed from it is not finite either.
+#[inline(always)]
+unsafe fn extremes<S: Simd>(x: *const f32, size: usize) -> (f32, f32) {
+    let whole = size / S::LANES * S::LANES;
+    // SAFETY: the caller vouches for `size` values.
+    unsafe {
+        let (mut least, mut greatest) = (S::splat(f32::INFINITY), S::splat(f32::NEG_INFINITY));
+        let mut zero = S::zero();
+        let mut at = 0;
+        while at < whole {
+            let x = S::load(x.add(at));
+            least = S::min(least, x);
+            greatest = S::max(greatest, x);
+            zero = S::mul_add(x, S::zero(), zero);
+            at += S::LANES;
+        }
+        let mut zero = S::sum(zero);
+        let mut least = -S::maximum(S::sub(S::zero(), least));
+        let mut greatest = S::maximum(greatest);
+        while at < size {
+            least = least.min(*x.add(at));
+            greatest = greatest.max(*x.add(at));
+            zero += *x.add(at) * 0.0;
+            at += 1;
+        }
+        (least + zero, greatest)
+    }
+}
+
+/// How a row with these extremes is quantised, and the reciprocal of the scale. A row of one value only gets scale 1:
+/// all its integers are 0, and the offset says it all.
+fn row_scale(least: f32, greatest: f32) -> (RowScale, f32) {
+    let range = greatest - least;
+    let scale = if range > 0.0 { range / 255.0 } else { 1.0 };
+    (RowScale { scale, offset: least }, 1.0 / scale)
+}
+
+#[inline(always)]
+unsafe fn quantize_vector<P: Path>(x: <P::Simd as Simd>::V, scale: RowScale, inverse: f32, out: *mut P::Activation) {
+    // SAFETY: the caller vouches for a vector of output.
+    unsafe {
+        let q = P::Simd::mul(P::Simd::sub(x, P::Simd::splat(scale.offset)), P::Simd::splat(inverse));
+        let q = P::Simd::max(P::Simd::min(P::Simd::round(q), P::Simd::splat(255.0)), P::Simd::zero());
+        P::store_quantized(out, q);
+    }
+}
+
+/// Quantises one row of results for the next product.
+#[derive(Clone, Copy)]
+pub(crate) struct Quantize<P: Path> {
+    /// The row, `size` values and padding to whole vectors, which is read and does not count.
+    pub(crate) x: *const P::Inner,
+    pub(crate) size: usize,
+    /// The output, padded like the input; its padding is not zero, but the weights there are.
+    pub(crate) out: *mut P::Activation,
+    pub(crate) scale: *mut RowScale,
+    /// Room for the row in f32, padded.
+    pub(crate) row: *mut f32,
+}
+
+/// # Safety
+///
+/// As for [`layer_norm`].
+#[inline(always)]
+pub(crate) unsafe fn quantize<P: Path>(quantize: &Quantize<P>) {
+    let lanes = lanes::<P>();
+    // SAFETY: all pointers hold `size` values padded to whole vectors.
+    unsafe {
+        let mut at = 0;
+        while at < quantize.size {
+            P::Simd::store(quantize.row.add(at), P::load(quantize.x.add(at)));
+            at += lanes;
+        }
+        let (least, greatest) = extremes::<P::Simd>(quantize.row, quantize.size);
+        let (scale, inverse) = row_scale(least, greatest);
+        *quantize.scale = scale;
+        let mut at = 0;
+        while at < quantize.size {
+            quantize_vector::<P>(P::Simd::load(quantize.row.add(at)), scale, inverse, quantize.out.add(at));
             at += lanes;
         }
     }
@@ -123,7 +225,7 @@ pub(crate) struct Softmax<P: Path> {
     /// `log2(e) / sqrt(head_dim)`.
     pub(crate) scale_log2e: f32,
     /// The output, `keys` values padded to whole vectors; the padding becomes zero.
-    pub(crate) out: *mut P::Activation,
+    pub(crate) out: *mut P::Inner,
 }
 
 /// # Safety

@@ -9,13 +9,16 @@ use std::sync::Mutex;
 use siglip::weights::{Linear, Tensor};
 
 use crate::buffer::Buffer;
-use crate::path::{Element, Path, lanes};
+use crate::path::{Path, lanes};
 
 /// A linear layer, packed.
 pub(crate) struct Packed<P: Path> {
     weights: Buffer<P::Weight>,
     /// `columns` values padded with zeroes to whole vectors.
     bias: Buffer<f32>,
+    /// For quantised paths: each column's scale and the sum of its stored weights, padded like the bias.
+    scales: Buffer<f32>,
+    sums: Buffer<f32>,
     panels: Vec<Panel>,
     /// The inner dimension, in the kernel's steps.
     steps: usize,
@@ -73,11 +76,26 @@ impl<P: Path> Packed<P> {
         }
 
         let mut weights = Buffer::zeroed(start)?;
-        pack_panels::<P>(parts, k, &panels, weights.as_mut_slice(), threads);
+        let (mut scales, mut sums) = (Buffer::zeroed(column)?, Buffer::zeroed(column)?);
+        let mut packing = Vec::with_capacity(panels.len());
+        {
+            let (mut weights, mut scales, mut sums) =
+                (weights.as_mut_slice(), scales.as_mut_slice(), sums.as_mut_slice());
+            for panel in &panels {
+                let width = panel.vectors * lanes::<P>();
+                packing.push(Packing {
+                    column: panel.column,
+                    weights: take(&mut weights, steps * width * P::STEP),
+                    scales: take(&mut scales, width),
+                    sums: take(&mut sums, width),
+                });
+            }
+        }
+        pack_panels::<P>(parts, k, packing, threads);
         for part in parts {
             part.weight.release();
         }
-        Ok(Packed { weights, bias, panels, steps, columns })
+        Ok(Packed { weights, bias, scales, sums, panels, steps, columns })
     }
 }
 
@@ -116,6 +134,16 @@ impl<P: Path> Packed<P> {
         self.bias.as_ptr().wrapping_add(panel.column)
     }
 
+    /// The scales of a panel's columns.
+    pub(crate) fn panel_scales(&self, panel: Panel) -> *const f32 {
+        self.scales.as_ptr().wrapping_add(panel.column)
+    }
+
+    /// The sums of the stored weights of a panel's columns.
+    pub(crate) fn panel_sums(&self, panel: Panel) -> *const f32 {
+        self.sums.as_ptr().wrapping_add(panel.column)
+    }
+
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         self.weights.bytes() + self.bias.bytes()
@@ -147,27 +175,30 @@ fn inner_size(weight: &Tensor) -> usize {
     weight.shape().iter().skip(1).product()
 }
 
+/// A panel to be filled.
+struct Packing<'a, P: Path> {
+    /// Its first column.
+    column: usize,
+    weights: &'a mut [P::Weight],
+    scales: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+/// Splits the first `len` values off.
+fn take<'a, T>(slice: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    let (first, rest) = std::mem::take(slice).split_at_mut(len);
+    *slice = rest;
+    first
+}
+
 /// Fills all panels, each by one thread at a time.
-fn pack_panels<P: Path>(
-    parts: &[Columns<'_>],
-    k: usize,
-    panels: &[Panel],
-    mut weights: &mut [P::Weight],
-    threads: usize,
-) {
-    let mut work = Vec::with_capacity(panels.len());
-    for (i, panel) in panels.iter().enumerate() {
-        let end = panels.get(i + 1).map_or(panel.start + weights.len(), |next| next.start);
-        let (mine, rest) = std::mem::take(&mut weights).split_at_mut(end - panel.start);
-        weights = rest;
-        work.push((*panel, mine));
-    }
-    let work = Mutex::new(work.into_iter());
-    let take = || work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+fn pack_panels<P: Path>(parts: &[Columns<'_>], k: usize, panels: Vec<Packing<'_, P>>, threads: usize) {
+    let work = Mutex::new(panels.into_iter());
+    let next = || work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
     let run = || {
         let mut row = vec![0.0; k];
-        while let Some((panel, destination)) = take() {
-            pack_panel::<P>(parts, panel, &mut row, destination);
+        while let Some(panel) = next() {
+            pack_panel(parts, panel, &mut row);
         }
     };
     std::thread::scope(|scope| {
@@ -181,17 +212,17 @@ fn pack_panels<P: Path>(
 /// Steps that are copied before the next column's turn: the part of the panel that they touch stays in L1.
 const STEPS_AT_ONCE: usize = 64;
 
-fn pack_panel<P: Path>(parts: &[Columns<'_>], panel: Panel, row: &mut [f32], destination: &mut [P::Weight]) {
-    let width = panel.vectors * lanes::<P>();
+fn pack_panel<P: Path>(parts: &[Columns<'_>], panel: Packing<'_, P>, row: &mut [f32]) {
+    let Packing { column: first_column, weights: destination, scales, sums } = panel;
+    let width = scales.len();
     let step_len = width * P::STEP;
     let steps = row.len().div_ceil(P::STEP);
     let mut converted = vec![P::Weight::default(); width * steps * P::STEP];
-    for (column, converted) in converted.chunks_exact_mut(steps * P::STEP).enumerate() {
-        let Some((part, source)) = locate(parts, panel.column + column) else { break };
+    for (column, converted) in converted.chunks_exact_mut((steps * P::STEP).max(1)).enumerate() {
+        let Some((part, source)) = locate(parts, first_column + column) else { break };
         part.weight.copy_f32(source * row.len(), row);
-        for (to, from) in converted.iter_mut().zip(row.iter()) {
-            *to = P::Weight::from_f32(*from);
-        }
+        let scale = P::convert(row, converted);
+        (scales[column], sums[column]) = (scale.scale, scale.sum);
     }
     for first in (0..steps).step_by(STEPS_AT_ONCE) {
         let block = first..(first + STEPS_AT_ONCE).min(steps);

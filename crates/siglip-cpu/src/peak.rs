@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::kernels::Kernels;
-use crate::path::{Element, Path, lanes};
+use crate::path::{ColumnScales, Path, RowScale, lanes};
 use crate::simd::Simd;
 use crate::threads::Pool;
 
@@ -20,21 +20,24 @@ const CHAINS: usize = 12;
 #[inline(always)]
 pub(crate) unsafe fn steps<P: Path>(rounds: usize) -> f32 {
     // Ordinary values: a multiplier of zeroes draws less power and may be clocked higher.
-    let ones = [P::Activation::from_f32(0.71); 64];
-    let weights = [P::Weight::from_f32(0.37); 64];
+    let mut weights = [P::Weight::default(); 64];
+    P::convert(&[0.37; 64], &mut weights);
+    // The bits of the weights serve as activations: any value will do.
+    let ones = weights;
     // SAFETY: both arrays hold at least one vector of operands; nothing else is read.
     unsafe {
-        let a = P::broadcast(std::hint::black_box(ones.as_ptr()));
+        let a = P::broadcast(std::hint::black_box(ones.as_ptr()).cast());
         let b = P::load_weights(std::hint::black_box(weights.as_ptr()));
-        let mut sums = [P::Simd::zero(); CHAINS];
+        let mut sums = [P::zero_sum(); CHAINS];
         for _ in 0..rounds {
             for sum in &mut sums {
                 *sum = P::step(a, b, *sum);
             }
         }
         let mut total = P::Simd::zero();
+        let columns = ColumnScales { scale: P::Simd::splat(1.0), sum: P::Simd::zero() };
         for sum in sums {
-            total = P::Simd::add(total, sum);
+            total = P::Simd::add(total, P::value(sum, RowScale { scale: 1.0, offset: 0.0 }, &columns));
         }
         P::Simd::sum(total)
     }

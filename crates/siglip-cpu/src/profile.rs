@@ -25,6 +25,8 @@ pub enum Kind {
     Embedding,
     /// Layer norms with the conversion of their results.
     LayerNorm,
+    /// Rows of results turned into integers for the next product.
+    Quantize,
     /// The products that give q, k and v.
     Projections,
     /// Scores, softmax, mixing.
@@ -41,9 +43,10 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of a pass.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Embedding,
         Kind::LayerNorm,
+        Kind::Quantize,
         Kind::Projections,
         Kind::Attention,
         Kind::Output,
@@ -57,6 +60,7 @@ impl Kind {
         match self {
             Kind::Embedding => "embedding",
             Kind::LayerNorm => "layer norm",
+            Kind::Quantize => "quantize",
             Kind::Projections => "q, k, v",
             Kind::Attention => "attention",
             Kind::Output => "attention out",

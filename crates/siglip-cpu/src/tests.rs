@@ -6,7 +6,8 @@ use crate::isa::Isa;
 use crate::kernels::Kernels;
 use crate::ops::LayerNorm;
 use crate::pack::panel_widths;
-use crate::path::{Element, F32, Path, Widened, lanes};
+use crate::ops::Quantize;
+use crate::path::{Element, F32, Int8, Path, RowScale, Widened, lanes};
 use crate::simd::Portable;
 
 /// Instantiates a generic check for every path that this machine can run.
@@ -46,6 +47,29 @@ for_every_path!(epilogues, check_epilogues);
 for_every_path!(layer_norms_of_odd_sizes, check_layer_norms);
 for_every_path!(attention_of_odd_sizes, check_attention);
 
+/// Instantiates a generic check for every quantised path that this machine can run.
+macro_rules! for_every_quantized_path {
+    ($name:ident, $check:ident) => {
+        #[test]
+        fn $name() {
+            $check::<Int8<Portable, F32<Portable>>>();
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::simd::Avx512;
+                if Isa::Avx512Vnni.is_available() {
+                    $check::<Int8<Avx512, F32<Avx512>>>();
+                }
+                if Isa::Avx512Bf16.is_available() {
+                    $check::<Int8<Avx512, crate::path::Bf16>>();
+                }
+            }
+        }
+    };
+}
+
+for_every_quantized_path!(integer_products_of_odd_sizes, check_integer_products);
+for_every_quantized_path!(quantized_rows, check_quantized_rows);
+
 /// A value that every format here stores exactly: sixteenths up to ±2.
 fn exact(i: usize) -> f32 {
     let x = (i as u32).wrapping_add(7).wrapping_mul(2_654_435_761) >> 26;
@@ -77,7 +101,7 @@ struct Case<P: Path> {
 }
 
 /// A product of small exact values, whose sums are exact in f32 as well.
-fn case<P: Path>(rows: usize, k: usize, vectors: usize) -> Case<P> {
+fn case<P: Path<Activation: Element, Weight: Element>>(rows: usize, k: usize, vectors: usize) -> Case<P> {
     let steps = k.div_ceil(P::STEP);
     let stride = steps * P::STEP + 3;
     let columns = vectors * lanes::<P>();
@@ -110,6 +134,10 @@ fn multiply<P: Kernels>(case: &Case<P>, epilogue: Epilogue<P>) {
             panel: case.panel.as_ptr(),
             steps: case.steps,
             vectors: case.vectors,
+            row_scales: std::ptr::null(),
+            row_scale_stride: 0,
+            column_scales: std::ptr::null(),
+            column_sums: std::ptr::null(),
             epilogue,
             prefetch: case.panel.as_ptr().cast(),
             prefetch_bytes: size_of_val(case.panel.as_slice()),
@@ -117,7 +145,7 @@ fn multiply<P: Kernels>(case: &Case<P>, epilogue: Epilogue<P>) {
     }
 }
 
-fn check_products<P: Kernels>() {
+fn check_products<P: Kernels<Activation: Element, Weight: Element>>() {
     for rows in (1..=19).chain([24, 31, 64]) {
         for k in [0, 1, 2, 3, 4, 5, 17, 64, 65] {
             for vectors in 1..=P::MAX_VECTORS {
@@ -139,7 +167,7 @@ fn check_products<P: Kernels>() {
     }
 }
 
-fn check_epilogues<P: Kernels>() {
+fn check_epilogues<P: Kernels<Activation: Element, Weight: Element>>() {
     let case = case::<P>(13, 9, P::MAX_VECTORS);
     let columns = case.vectors * lanes::<P>();
     let bias: Vec<f32> = (0..columns).map(|i| exact(i + 3)).collect();
@@ -149,7 +177,7 @@ fn check_epilogues<P: Kernels>() {
         assert!((f64::from(got) - expected).abs() <= tolerance * expected.abs().max(0.05), "{got} for {expected}");
     };
 
-    let mut out = vec![P::Activation::default(); case.rows * columns];
+    let mut out = vec![P::Inner::default(); case.rows * columns];
     multiply(&case, Epilogue::Store { bias: bias.as_ptr(), out: out.as_mut_ptr(), stride: columns });
     to_f32(&out).iter().enumerate().for_each(|(i, &got)| close(got, biased(i / columns, i % columns)));
 
@@ -164,7 +192,7 @@ fn check_epilogues<P: Kernels>() {
         assert_eq!(f64::from(got), f64::from(exact(i)) + biased(row, column) + case.sums[row][column]);
     }
 
-    let untouched = P::Activation::from_f32(-7.5);
+    let untouched = P::Inner::from_f32(-7.5);
     let first = columns - lanes::<P>() + 3;
     let mut out = vec![untouched; case.rows * columns];
     multiply(&case, Epilogue::StoreFirst { out: out.as_mut_ptr(), stride: columns, columns: first });
@@ -179,7 +207,7 @@ fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + u.tanh())
 }
 
-fn check_layer_norms<P: Kernels>() {
+fn check_layer_norms<P: Kernels<Activation: Element>>() {
     for size in (1..=40_usize).chain([54, 144, 1152]) {
         let padded = size.next_multiple_of(16);
         // Far from zero, where a variance from squares alone would lose its bits.
@@ -198,6 +226,8 @@ fn check_layer_norms<P: Kernels>() {
                 bias: bias.as_ptr(),
                 epsilon: 1e-6,
                 out: out.as_mut_ptr(),
+                scale: std::ptr::null_mut(),
+                row: std::ptr::null_mut(),
             });
         }
         let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / size as f64;
@@ -214,22 +244,22 @@ fn check_layer_norms<P: Kernels>() {
     }
 }
 
-fn check_attention<P: Kernels>() {
+fn check_attention<P: Kernels<Activation: Element, Weight: Element>>() {
     for (queries, keys, head_dim) in
         [(1, 1, 1), (1, 7, 4), (3, 5, 3), (16, 16, 18), (25, 25, 72), (64, 64, 72), (1, 64, 64), (50, 50, 20), (31, 81, 7)]
     {
         let stride = head_dim + 5;
         // Scores spread over some units, so that the weights are neither all alike nor all zero.
-        let values = |rows: usize, offset: usize| -> Vec<P::Activation> {
-            (0..rows * stride + 16).map(|i| P::Activation::from_f32(exact(i + offset) * 0.5)).collect()
+        let values = |rows: usize, offset: usize| -> Vec<P::Inner> {
+            (0..rows * stride + 16).map(|i| P::Inner::from_f32(exact(i + offset) * 0.5)).collect()
         };
         let (q, k, v) = (values(queries, 0), values(keys, 17), values(keys, 170));
         let scratch = Scratch::new::<P::Attention>(keys, head_dim);
-        let mut packed_k = vec![P::Activation::default(); scratch.packed_k];
-        let mut packed_v = vec![P::Activation::default(); scratch.packed_v];
+        let mut packed_k = vec![P::Inner::default(); scratch.packed_k];
+        let mut packed_v = vec![P::Inner::default(); scratch.packed_v];
         let mut scores = vec![0.0; scratch.scores];
-        let mut weights = vec![P::Activation::default(); scratch.weights];
-        let mut out = vec![P::Activation::from_f32(-7.5); queries * stride];
+        let mut weights = vec![P::Inner::default(); scratch.weights];
+        let mut out = vec![P::Inner::from_f32(-7.5); queries * stride];
         // SAFETY: the buffers have the sizes that the fields ask for, and the path runs here.
         unsafe {
             P::attend(&Attention {
@@ -251,7 +281,7 @@ fn check_attention<P: Kernels>() {
             });
         }
         let (q, k, v, out) = (to_f32(&q), to_f32(&k), to_f32(&v), to_f32(&out));
-        let tolerance = if size_of::<P::Activation>() == 2 { 1e-2 } else { 2e-6 };
+        let tolerance = if size_of::<P::Inner>() == 2 { 1e-2 } else { 2e-6 };
         for query in 0..queries {
             let score = |key: usize| -> f64 {
                 let dot = |d| f64::from(q[query * stride + d]) * f64::from(k[key * stride + d]);
@@ -269,6 +299,104 @@ fn check_attention<P: Kernels>() {
             assert!(out[query * stride + head_dim..(query + 1) * stride].iter().all(|&x| x == -7.5));
         }
         assert!(panel_widths::<P>(keys).count() > 0);
+    }
+}
+
+fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
+    for (rows, k, vectors) in [(1, 1_usize, 1), (2, 3, 1), (7, 4, P::MAX_VECTORS), (13, 66, P::MAX_VECTORS), (64, 129, 1)] {
+        let steps = k.div_ceil(4);
+        let (stride, columns) = (steps * 4 + 5, vectors * lanes::<P>());
+        let byte = |i: usize| (i as u32).wrapping_mul(2_654_435_761) >> 24;
+        let activations: Vec<u8> = (0..rows * stride).map(|i| byte(i) as u8).collect();
+        let weight = |column: usize, i: usize| if i < k { (byte(column * 977 + i + 5) as u8 as i8).max(-127) } else { 0 };
+        let mut panel = vec![0_i8; steps * columns * 4];
+        for column in 0..columns {
+            for i in 0..steps * 4 {
+                panel[(i / 4 * columns + column) * 4 + i % 4] = weight(column, i);
+            }
+        }
+        let row_scales: Vec<RowScale> =
+            (0..rows).map(|i| RowScale { scale: exact(i) + 3.0, offset: exact(i + 9) }).collect();
+        let scales: Vec<f32> = (0..columns).map(|i| exact(i + 1) + 3.0).collect();
+        let sums: Vec<f32> = (0..columns).map(|c| (0..k).map(|i| f32::from(weight(c, i))).sum()).collect();
+        let mut out = vec![f32::NAN; rows * columns];
+        // SAFETY: the buffers are as the product says, and the path runs here.
+        unsafe {
+            P::multiply(&Product {
+                activations: activations.as_ptr(),
+                row_stride: stride,
+                rows,
+                panel: panel.as_ptr(),
+                steps,
+                vectors,
+                row_scales: row_scales.as_ptr(),
+                row_scale_stride: 1,
+                column_scales: scales.as_ptr(),
+                column_sums: sums.as_ptr(),
+                epilogue: Epilogue::StoreF32 { bias: std::ptr::null(), out: out.as_mut_ptr(), stride: columns },
+                prefetch: std::ptr::null(),
+                prefetch_bytes: 0,
+            });
+        }
+        for (i, got) in out.into_iter().enumerate() {
+            let (row, column) = (i / columns, i % columns);
+            let product = |i| i64::from(activations[row * stride + i]) * i64::from(weight(column, i));
+            let dot = (0..k).map(product).sum::<i64>() as f64;
+            let RowScale { scale, offset } = row_scales[row];
+            let shifted = f64::from(scale) * dot + f64::from(offset) * f64::from(sums[column]);
+            let expected = shifted * f64::from(scales[column]);
+            let size = f64::from(scale) * dot.abs() + f64::from(offset * sums[column]).abs();
+            assert!((f64::from(got) - expected).abs() <= 1e-6 * size * 5.0 + 1e-6, "{got} for {expected}");
+        }
+    }
+}
+
+/// Rows of results and rows of layer norms read back to within half a step, and what is not finite stays so.
+fn check_quantized_rows<P: Kernels<Activation = u8, Weight = i8>>() {
+    for size in [1_usize, 2, 15, 16, 17, 70, 1152] {
+        let padded = size.next_multiple_of(16);
+        let mut x: Vec<P::Inner> = (0..padded).map(|i| P::Inner::from_f32(exact(i * 7) * 1.7)).collect();
+        let (mut out, mut scale, mut row) = (vec![0; padded], RowScale::default(), vec![0.0; padded]);
+        let mut quantize = |x: &[P::Inner]| {
+            let (out, row) = (out.as_mut_ptr(), row.as_mut_ptr());
+            // SAFETY: the buffers are as long as the padded row, and the path runs here.
+            unsafe { P::quantize(&Quantize { x: x.as_ptr(), size, out, scale: &raw mut scale, row }) };
+            (scale, unsafe { std::slice::from_raw_parts(out, size) }.to_vec())
+        };
+        let (scale, bytes) = quantize(&x);
+        for (value, byte) in to_f32(&x).into_iter().zip(&bytes) {
+            let read = scale.scale * f32::from(*byte) + scale.offset;
+            assert!((read - value).abs() <= 0.501 * scale.scale, "{size}: {read} for {value}");
+        }
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            x[size / 2] = P::Inner::from_f32(bad);
+            let (scale, _) = quantize(&x);
+            assert!(!scale.offset.is_finite(), "{bad} at {} of {size}", size / 2);
+        }
+
+        let values: Vec<f32> = (0..size).map(|i| exact(i * 3)).collect();
+        let parameter = |offset: usize| -> Vec<f32> {
+            (0..padded).map(|i| if i < size { exact(i + offset) } else { 0.0 }).collect()
+        };
+        let (weight, bias) = (parameter(1), parameter(2));
+        let (mut out, mut scale, mut row) = (vec![0; padded], RowScale::default(), vec![0.0; padded]);
+        // SAFETY: the buffers have the sizes that the fields ask for, and the path runs here.
+        unsafe {
+            P::layer_norm(&LayerNorm {
+                x: values.as_ptr(),
+                size,
+                weight: weight.as_ptr(),
+                bias: bias.as_ptr(),
+                epsilon: 1e-6,
+                out: out.as_mut_ptr(),
+                scale: &raw mut scale,
+                row: row.as_mut_ptr(),
+            });
+        }
+        for (normal, byte) in row.iter().zip(&out).take(size) {
+            let read = scale.scale * f32::from(*byte) + scale.offset;
+            assert!((read - normal).abs() <= 0.501 * scale.scale, "{size}: {read} for {normal}");
+        }
     }
 }
 

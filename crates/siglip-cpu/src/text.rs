@@ -9,7 +9,7 @@ use crate::buffer::Buffer;
 use crate::build::{BuildError, Options};
 use crate::encoder::{Encoder, Outputs, PackedNorm, Phases, Scratch, Shape, padded};
 use crate::kernels::Kernels;
-use crate::linear::{Layer, Rows, Target};
+use crate::linear::{Layer, Target};
 use crate::pack::Packed;
 use crate::profile::{Kind, Profile};
 use crate::tower;
@@ -104,15 +104,10 @@ impl<P: Kernels> TextTower<P> {
                 encoder.run(worker, &mut phases, &memory, items, head);
 
                 let last = memory.x.add((positions - 1) * x_stride).cast_const();
-                final_layer_norm.rows::<P>(
-                    worker.share(items),
-                    epsilon,
-                    (last, positions * x_stride),
-                    (memory.normed, x_stride),
-                );
+                final_layer_norm.rows(worker, &memory, items, epsilon, (last, positions * x_stride));
                 phases.end(Kind::LayerNorm, 0);
 
-                let input = Rows { first: memory.normed.cast_const(), stride: x_stride, count: items };
+                let input = memory.normed_rows(x_stride, 0, 1, items);
                 let target = Target::StoreF32 { out: embeddings.pointer(), stride: embedding_stride };
                 Layer { packed: head, input, target, next: None }.run(worker, phases.next());
                 phases.end(Kind::Head, 2 * items * hidden * head.columns());

@@ -9,7 +9,7 @@ use siglip::weights::{PoolingHead, VisionWeights};
 use crate::build::{BuildError, Options};
 use crate::encoder::{Encoder, Heads, Outputs, PackedNorm, Phases, Scratch, Shape, padded};
 use crate::kernels::Kernels;
-use crate::linear::{Layer, Rows, Target};
+use crate::linear::{Layer, Target};
 use crate::pack::{Columns, Packed};
 use crate::path::Element;
 use crate::profile::{Kind, Profile};
@@ -106,23 +106,18 @@ impl<P: Kernels> VisionTower<P> {
                 }
                 phases.end(Kind::Embedding, 0);
 
-                let input = Rows { first: memory.wide.cast_const(), stride: memory.wide_stride, count: rows };
+                let input = memory.wide_operand(worker, &mut phases, patches.len(), rows);
                 let target = Target::Accumulate { out: memory.x, stride: x_stride };
                 Layer { packed: patch_embedding, input, target, next: None }.run(worker, phases.next());
                 phases.end(Kind::Embedding, 2 * rows * patches.len() * hidden);
 
                 encoder.run(worker, &mut phases, &memory, items, &pooling.kv);
 
-                post_layer_norm.rows::<P>(
-                    worker.share(rows),
-                    epsilon,
-                    (memory.x, x_stride),
-                    (memory.normed, x_stride),
-                );
+                post_layer_norm.rows(worker, &memory, rows, epsilon, (memory.x, x_stride));
                 phases.end(Kind::LayerNorm, 0);
 
                 // k and v of all patches; the query is the probe's, the same for every image.
-                let input = Rows { first: memory.normed.cast_const(), stride: x_stride, count: rows };
+                let input = memory.normed_rows(x_stride, 0, 1, rows);
                 let target = Target::Store { out: memory.wide, stride: memory.wide_stride };
                 Layer { packed: &pooling.kv, input, target, next: Some(&pooling.out) }.run(worker, phases.next());
                 phases.end(Kind::Head, 4 * rows * hidden * hidden);
@@ -138,25 +133,20 @@ impl<P: Kernels> VisionTower<P> {
                 encoder.attention(worker, phases.next(), &memory, items, &heads);
                 phases.end(Kind::Head, 4 * rows * hidden);
 
-                let input = Rows { first: memory.mixed.cast_const(), stride: x_stride, count: items };
+                let input = memory.mixed_operand(worker, &mut phases, hidden, items);
                 let target = Target::StoreF32 { out: memory.x, stride: x_stride };
                 Layer { packed: &pooling.out, input, target, next: Some(&pooling.fc1) }.run(worker, phases.next());
                 phases.end(Kind::Head, 2 * items * hidden * hidden);
 
-                pooling.layer_norm.rows::<P>(
-                    worker.share(items),
-                    epsilon,
-                    (memory.x, x_stride),
-                    (memory.normed, x_stride),
-                );
+                pooling.layer_norm.rows(worker, &memory, items, epsilon, (memory.x, x_stride));
                 phases.end(Kind::Head, 0);
 
-                let input = Rows { first: memory.normed.cast_const(), stride: x_stride, count: items };
+                let input = memory.normed_rows(x_stride, 0, 1, items);
                 let target = Target::Gelu { out: memory.wide, stride: memory.wide_stride };
                 Layer { packed: &pooling.fc1, input, target, next: Some(&pooling.fc2) }.run(worker, phases.next());
                 phases.end(Kind::Head, 2 * items * hidden * intermediate);
 
-                let input = Rows { first: memory.wide.cast_const(), stride: memory.wide_stride, count: items };
+                let input = memory.wide_operand(worker, &mut phases, intermediate, items);
                 let target = Target::Accumulate { out: memory.x, stride: x_stride };
                 Layer { packed: &pooling.fc2, input, target, next: None }.run(worker, phases.next());
                 phases.end(Kind::Head, 2 * items * hidden * intermediate);
@@ -229,7 +219,7 @@ impl Patches {
 /// The attention-pooling head.
 struct Pooling<P: Kernels> {
     /// The probe's query: a constant of the model, computed at load.
-    query: Vec<P::Activation>,
+    query: Vec<P::Inner>,
     kv: Packed<P>,
     out: Packed<P>,
     layer_norm: PackedNorm,
@@ -248,11 +238,11 @@ impl<P: Kernels> Pooling<P> {
         let mut bias = vec![0.0; hidden];
         head.in_proj.bias.copy_f32(0, &mut bias);
         // One value more than the head dims need, for paths that read values in pairs.
-        let mut query = vec![P::Activation::default(); padded(hidden + 1)];
+        let mut query = vec![P::Inner::default(); padded(hidden + 1)];
         for (i, (query, bias)) in query.iter_mut().zip(bias).enumerate() {
             head.in_proj.weight.copy_f32(i * hidden, &mut row);
             let sum: f64 = row.iter().zip(&probe).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
-            *query = P::Activation::from_f32(sum as f32 + bias);
+            *query = P::Inner::from_f32(sum as f32 + bias);
         }
         let kv = Columns {
             weight: &head.in_proj.weight,
