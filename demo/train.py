@@ -1,6 +1,6 @@
 """Train the demo model: a small SigLIP, both towers from scratch, on what prepare.py made.
 
-    python train.py WORK_DIRECTORY model --minutes 80
+    python train.py WORK_DIRECTORY model
 
 The tokenizer is read from the model folder, which also receives the weights and the configuration. The weights are the
 moving average of those of the training, in half precision, and are written anew every few minutes.
@@ -11,6 +11,7 @@ import copy
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ from transformers import AutoTokenizer, SiglipConfig, SiglipModel
 from augment import augment
 from texts import MAX_LENGTH, Captions
 
+GENERIC_OPTIONS = {
+    *("_name_or_path", "architectures", "chunk_size_feed_forward", "dtype", "id2label", "is_encoder_decoder", "label2id"),
+    *("output_attentions", "output_hidden_states", "problem_type", "return_dict", "transformers_version"),
+}
 MONO_HANDS = {"fluent-mono", "emojione-mono"}
 
 
@@ -34,18 +39,18 @@ def build_model() -> SiglipModel:
         "intermediate_size": 512,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "projection_size": 192,
+        "projection_size": 128,
         "pad_token_id": 1,
         "bos_token_id": None,
         "eos_token_id": 1,
     }
     vision = {
-        "image_size": 64,
-        "patch_size": 8,
-        "hidden_size": 192,
-        "intermediate_size": 768,
+        "image_size": 72,
+        "patch_size": 12,
+        "hidden_size": 128,
+        "intermediate_size": 512,
         "num_hidden_layers": 6,
-        "num_attention_heads": 6,
+        "num_attention_heads": 4,
     }
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     model.set_attn_implementation("eager")  # on so few positions twice as fast on a CPU as the fused attention
@@ -55,15 +60,22 @@ def build_model() -> SiglipModel:
     return model
 
 
-def embed_images(model: SiglipModel, pixels: torch.Tensor, patches: int) -> torch.Tensor:
-    """The image tower on a random subset of the patches, which costs less and keeps it from leaning on any one part."""
-    tower = model.vision_model
-    hidden = tower.embeddings(pixels)
-    if patches < hidden.shape[1]:
-        kept = torch.rand(hidden.shape[:2]).argsort(1)[:, :patches]
-        hidden = hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
-    hidden = tower.encoder(inputs_embeds=hidden).last_hidden_state
-    return tower.head(tower.post_layernorm(hidden))
+@torch.no_grad()
+def whiten_patches(model: SiglipModel, pixels: torch.Tensor) -> None:
+    """Start the patch embedding from the principal components of real patches, each scaled to the same variance.
+
+    With random filters the network first spends thousands of steps on seeing past the mean colour of a patch.
+    """
+    embeddings = model.vision_model.embeddings
+    filters = embeddings.patch_embedding
+    patches = F.unfold(pixels, filters.kernel_size, stride=filters.stride).transpose(1, 2).flatten(0, 1)
+    mean = patches.mean(0)
+    variance, components = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
+    variance, components = variance.flip(0)[: filters.out_channels], components.flip(1)[:, : filters.out_channels]
+    weight = 0.5 * components.T / (variance + 0.05).sqrt()[:, None]
+    filters.weight.copy_(weight.view_as(filters.weight))
+    filters.bias.copy_(-weight @ mean)
+    embeddings.position_embedding.weight.normal_(std=0.3)
 
 
 def sigmoid_loss(model: SiglipModel, image: torch.Tensor, text: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
@@ -84,7 +96,7 @@ class Prototypes(nn.Module):
 
     def __init__(self, concepts: int, size: int) -> None:
         super().__init__()
-        self.vectors = nn.Parameter(torch.randn(concepts, size))
+        self.vectors = nn.Parameter(torch.randn(concepts, size) * 0.03)  # short vectors turn quickly
 
     def forward(self, embeddings: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """Cross entropy to the concepts that each embedding stands for; the rows of `share` sum to one."""
@@ -92,16 +104,25 @@ class Prototypes(nn.Module):
         return F.cross_entropy(self.SCALE * cosines, share)
 
 
-def optimizer(model: SiglipModel, prototypes: Prototypes, rate: float, decay: float) -> torch.optim.Optimizer:
-    """AdamW that decays matrices only, and moves the loss's own scale and bias faster."""
-    own = [model.logit_scale, model.logit_bias]
-    rest = [p for name, p in model.named_parameters() if not name.startswith("logit_")] + [prototypes.vectors]
-    groups = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": decay, "factor": 1.0},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "factor": 1.0},
-        {"params": own, "weight_decay": 0.0, "factor": 5.0},
+def build_optimizers(model: SiglipModel, prototypes: Prototypes, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the towers, AdamW for all else; the loss's own scale and bias move faster."""
+    inner, outer, own = [], [prototypes.vectors], []
+    for name, parameter in model.named_parameters():
+        if name.startswith("logit_"):
+            own.append(parameter)
+        elif parameter.ndim == 2 and "embedding" not in name:
+            inner.append(parameter)
+        else:
+            outer.append(parameter)
+    chosen = [
+        torch.optim.Muon(inner, lr=4 * rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(
+            [{"params": outer}, {"params": own, "lr": 5 * rate}], lr=rate, betas=(0.9, 0.98), weight_decay=0
+        ),
     ]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+    for group in (group for optimizer in chosen for group in optimizer.param_groups):
+        group["peak"] = group["lr"]
+    return chosen
 
 
 class Clock:
@@ -119,30 +140,41 @@ class Clock:
         return self._spent / self._limit
 
 
-def learning_rate(progress: float, peak: float) -> float:
-    """A linear rise over the first 2 %, level until half time, then half a cosine down to zero."""
-    if progress < 0.02:
-        return peak * progress / 0.02
-    return peak * 0.5 * (1 + math.cos(math.pi * max(0.0, min(1.0, (progress - 0.5) / 0.5))))
+def warm_and_cool(progress: float) -> float:
+    """The learning rate as a share of its peak: a rise over the first 2 %, level until 40 %, then down to zero."""
+    return min(progress / 0.02, 1.0) * min((1 - progress) / 0.6, 1.0)
+
+
+def augmentation_strength(progress: float) -> float:
+    """Plain pictures first, until the towers agree on anything at all, then ever more varied ones."""
+    return 0.2 + 0.5 * min(max(progress - 0.15, 0) / 0.35, 1.0)
+
+
+def without_generic(config: dict) -> dict:
+    """A configuration without the options that every model of the library has and that say nothing of this one."""
+    return {
+        key: without_generic(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in GENERIC_OPTIONS
+    }
 
 
 def export(model: SiglipModel, folder: Path) -> None:
     """Write the weights in half precision, and a configuration that leaves nothing to a reader's defaults."""
     half = copy.deepcopy(model).half()
     half.save_pretrained(folder)
-    half.config.to_json_file(folder / "config.json", use_diff=False)
+    config = {"architectures": ["SiglipModel"], "torch_dtype": "float16"} | without_generic(half.config.to_dict())
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path, help="work directory of prepare.py")
     parser.add_argument("model", type=Path, help="folder with the tokenizer, receives the model")
-    parser.add_argument("--minutes", type=float, default=80)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--patches", type=int, default=32, help="patches kept of 64, until --all-patches-from")
-    parser.add_argument("--all-patches-from", type=float, default=0.7, help="share of the time after which all are kept")
+    parser.add_argument("--minutes", type=float, default=47, help="how long to train; the schedule is stretched to it")
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures")
+    parser.add_argument("--captions", type=int, default=48, help="captions a batch, drawn for its first pictures")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--export-every", type=int, default=500, help="steps")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -158,38 +190,46 @@ def main() -> None:
     concept_of = torch.tensor([row["concept"] for row in rows])
     mono = torch.tensor([row["hand"] in MONO_HANDS for row in rows])
     mirror = torch.tensor([concepts[row["concept"]]["mirror"] for row in rows])
-    weight = np.where(mono.numpy(), 0.4, 1.0)
+    weight = np.where(mono.numpy(), 0.25, 1.0)
     weight /= weight.sum()
     captions = Captions(concepts, AutoTokenizer.from_pretrained(args.model), args.seed)
 
+    def views(chosen: np.ndarray, strength: float) -> torch.Tensor:
+        return augment(torch.from_numpy(drawings[chosen]), mono[chosen], mirror[chosen], size, strength)
+
     model = build_model().train()
+    size = model.config.vision_config.image_size
+    whiten_patches(model, views(rng.choice(len(rows), 2048, replace=False), strength=0.5))
     average = copy.deepcopy(model)
     prototypes = Prototypes(len(concepts), model.config.vision_config.hidden_size)
-    steps = optimizer(model, prototypes, args.learning_rate, args.weight_decay)
-    size = model.config.vision_config.image_size
-    all_patches = (size // model.config.vision_config.patch_size) ** 2
+    optimizers = build_optimizers(model, prototypes, args.learning_rate)
 
+    def next_batch(strength: float) -> tuple[torch.Tensor, ...]:
+        chosen = rng.choice(len(rows), args.batch_size, replace=False, p=weight)
+        shown = concept_of[chosen]
+        return views(chosen, strength), shown, *captions.batch(shown[: args.captions].tolist())
+
+    ahead = ThreadPoolExecutor(max_workers=1)  # draws the next batch while the towers learn from this one
+    upcoming = ahead.submit(next_batch, augmentation_strength(0))
     clock, step, losses = Clock(args.minutes * 60), 0, torch.zeros(3)
     while (progress := clock.progress()) < 1:
-        rate = learning_rate(progress, args.learning_rate)
-        for group in steps.param_groups:
-            group["lr"] = rate * group["factor"]
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = group["peak"] * warm_and_cool(progress)
 
-        chosen = np.sort(rng.choice(len(rows), args.batch_size, replace=False, p=weight))
-        pixels = augment(torch.from_numpy(drawings[chosen]), mono[chosen], mirror[chosen], size)
-        shown = concept_of[chosen]
-        ids, true_of = captions.batch(shown.tolist())
-
+        pixels, shown, ids, true_of = upcoming.result()
+        upcoming = ahead.submit(next_batch, augmentation_strength(progress))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            image = embed_images(model, pixels, args.patches if progress < args.all_patches_from else all_patches)
+            image = model.vision_model(pixels).pooler_output
             text = model.text_model(ids).pooler_output
         loss = sigmoid_loss(model, image, text, true_of[:, shown].T)
         of_image = prototypes(image, F.one_hot(shown, len(concepts)).float())
         of_text = prototypes(text, true_of / true_of.sum(1, keepdim=True))
-        steps.zero_grad()
+        model.zero_grad()
+        prototypes.zero_grad()
         (loss + of_image + of_text).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        steps.step()
+        for optimizer in optimizers:
+            optimizer.step()
 
         step += 1
         with torch.no_grad():

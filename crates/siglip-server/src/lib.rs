@@ -1,1 +1,35 @@
-//! (being written)
+//! The server: from sockets to engines and back.
+//!
+//! A request comes in through a door ([`http`](self) today), is understood by `siglip-protocol`, finds its model in
+//! the registry, is prepared (a text becomes token ids), waits in the queue of its tower's batcher, is computed
+//! together with its neighbours, and goes back through the door that it came by. Every door shares what lies behind
+//! it: one registry, one admission rule, one set of statistics.
+//!
+//! The program binds the ports first ([`BoundServer::bind`]), so that a port in use is reported before minutes are
+//! spent on loading a model, and serves ([`BoundServer::serve`]) once the models are there.
+#![forbid(unsafe_code)]
+
+mod batcher;
+mod describe;
+mod endpoint;
+mod error;
+mod grpc;
+mod histogram;
+mod http;
+mod infer;
+mod metrics;
+mod options;
+mod prepare;
+mod regions;
+mod registry;
+mod server;
+mod settings;
+mod state;
+mod statistics;
+mod tokenize;
+
+pub use error::ServeError;
+pub use options::ServerOptions;
+pub use registry::{ServedModel, ServedText, ServedVision};
+pub use server::BoundServer;
+pub use tokenize::{Tokenize, TokenizeError};

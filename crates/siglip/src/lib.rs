@@ -12,6 +12,7 @@
 
 pub mod config;
 pub mod engine;
+pub mod image;
 pub mod model;
 pub mod preprocessor;
 pub mod reference;

@@ -1,0 +1,220 @@
+//! Inference requests out of their messages.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::inference::infer_parameter::ParameterChoice;
+use super::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use super::inference::{InferParameter, InferTensorContents, ModelInferRequest};
+use crate::request::{InferRequest, OutputRequest, Parameter, ParameterValue, SharedMemorySpan, id_prefix};
+use crate::response::OutputForm;
+use crate::tensor::{InputTensor, TensorData};
+use crate::{Code, DataType};
+
+/// Why a message is no inference request. The words are Triton's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the words are right there")]
+pub enum GrpcRequestError {
+    #[error("invalid value type for '{name}' parameter, expected {expected}")]
+    ParameterType { name: String, expected: &'static str },
+    #[error(
+        "parameter keys starting with 'triton_' are reserved for Triton usage. Only the following keys starting with \
+         'triton_' are allowed: triton_enable_empty_final_response"
+    )]
+    ReservedParameter,
+    #[error(
+        "unexpected explicit tensor data for input tensor '{input}' for model '{model}' of type '{got}', expected \
+         datatype '{expected}'"
+    )]
+    ContentsType { input: String, model: String, got: DataType, expected: String },
+    #[error(
+        "contents field must not be specified when using raw_input_contents for '{input}' for model '{model}'"
+    )]
+    TwoContents { input: String, model: String },
+    #[error(
+        "unexpected 'content' provided when using shared memory for input tensor '{input}' for model '{model}'"
+    )]
+    ContentsAndSharedMemory { input: String, model: String },
+    #[error("expected tensor data for input tensor '{input}' for model '{model}'")]
+    NoContents { input: String, model: String },
+    #[error(
+        "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor '{0}'"
+    )]
+    NoByteSize(String),
+    #[error("invalid value type for '{name}' parameter for tensor '{tensor}', expected {expected}.")]
+    TensorParameterType { name: &'static str, tensor: String, expected: &'static str },
+    #[error("{id}input '{input}' already exists in request")]
+    DuplicateInput { id: String, input: String },
+}
+
+impl GrpcRequestError {
+    /// Its class.
+    pub fn code(&self) -> Code {
+        Code::InvalidArgument
+    }
+}
+
+type Parameters = BTreeMap<String, InferParameter>;
+
+impl InferRequest {
+    /// Understands a message, apart from the model and version that it names. Outputs are always binary.
+    ///
+    /// # Errors
+    ///
+    /// [`GrpcRequestError`]: the first thing that is wrong.
+    pub fn from_grpc(message: ModelInferRequest) -> Result<Self, GrpcRequestError> {
+        let ModelInferRequest {
+            model_name: model, id, parameters, inputs, outputs, raw_input_contents, ..
+        } = message;
+        let mut request = InferRequest { id, default_form: OutputForm::Binary, ..InferRequest::default() };
+        request.parameters = read_parameters(parameters)?;
+        let any_raw = !raw_input_contents.is_empty();
+        let mut raw = raw_input_contents.into_iter();
+        for input in inputs {
+            if request.inputs.iter().any(|other| other.name == input.name) {
+                let id = id_prefix(&request.id);
+                return Err(GrpcRequestError::DuplicateInput { id, input: input.name });
+            }
+            request.inputs.push(read_input(input, &mut raw, any_raw, &model)?);
+        }
+        request.outputs = outputs.into_iter().map(read_output).collect::<Result<_, _>>()?;
+        Ok(request)
+    }
+}
+
+fn read_parameters(parameters: Parameters) -> Result<Vec<Parameter>, GrpcRequestError> {
+    let mut read = Vec::new();
+    for (name, InferParameter { parameter_choice: value }) in parameters {
+        use ParameterChoice as P;
+        // Sequences, priorities and time limits mean nothing to these models, but must be well formed.
+        let (allowed, expected) = match name.as_str() {
+            "sequence_id" => {
+                (matches!(value, Some(P::Int64Param(_) | P::StringParam(_))), "int64_param or string_param.")
+            }
+            "sequence_start" | "sequence_end" => (matches!(value, Some(P::BoolParam(_))), "bool_param."),
+            "priority" => {
+                (matches!(value, Some(P::Int64Param(_) | P::Uint64Param(_))), "int64_param or uint64_param.")
+            }
+            "timeout" => (matches!(value, Some(P::Int64Param(_))), "int64_param."),
+            "triton_enable_empty_final_response" => (matches!(value, Some(P::BoolParam(_))), "bool_param."),
+            name if name.starts_with("triton_") => return Err(GrpcRequestError::ReservedParameter),
+            _ => {
+                let value = match value {
+                    Some(P::BoolParam(value)) => ParameterValue::Bool(value),
+                    Some(P::Int64Param(value)) => ParameterValue::Int(value),
+                    Some(P::DoubleParam(value)) => ParameterValue::Double(value),
+                    Some(P::StringParam(value)) => ParameterValue::String(value),
+                    Some(P::Uint64Param(_)) | None => {
+                        let expected = "int64_param, bool_param, or string_param.";
+                        return Err(GrpcRequestError::ParameterType { name, expected });
+                    }
+                };
+                read.push(Parameter { name, value });
+                continue;
+            }
+        };
+        if !allowed {
+            return Err(GrpcRequestError::ParameterType { name, expected });
+        }
+    }
+    Ok(read)
+}
+
+fn read_input(
+    input: InferInputTensor,
+    raw: &mut impl Iterator<Item = Bytes>,
+    any_raw: bool,
+    model: &str,
+) -> Result<InputTensor, GrpcRequestError> {
+    let InferInputTensor { name, datatype, shape, parameters, contents } = input;
+    let model = || model.to_owned();
+    let data = match (read_span(&name, &parameters)?, contents) {
+        (Some(_), Some(_)) => {
+            return Err(GrpcRequestError::ContentsAndSharedMemory { input: name, model: model() });
+        }
+        (Some(span), None) => TensorData::SharedMemory(span),
+        (None, Some(_)) if any_raw => {
+            return Err(GrpcRequestError::TwoContents { input: name, model: model() });
+        }
+        (None, Some(contents)) => {
+            read_contents(contents, &datatype).map_err(|got| GrpcRequestError::ContentsType {
+                input: name.clone(),
+                model: model(),
+                got,
+                expected: datatype.clone(),
+            })?
+        }
+        (None, None) => match raw.next() {
+            Some(bytes) => TensorData::Raw(bytes),
+            None => return Err(GrpcRequestError::NoContents { input: name, model: model() }),
+        },
+    };
+    Ok(InputTensor { datatype: DataType::from_name(datatype.as_bytes()), name, shape, data })
+}
+
+/// The elements from the one field that goes with the tensor's type. Small integers travel in 32 bits.
+///
+/// # Errors
+///
+/// The type of a field that has elements and goes with another type.
+fn read_contents(contents: InferTensorContents, datatype: &str) -> Result<TensorData, DataType> {
+    use DataType as D;
+    let datatype = D::from_name(datatype.as_bytes());
+    let fields: [(bool, D, &[D]); 8] = [
+        (contents.bool_contents.is_empty(), D::Bool, &[D::Bool]),
+        (contents.int_contents.is_empty(), D::Int32, &[D::Int8, D::Int16, D::Int32]),
+        (contents.int64_contents.is_empty(), D::Int64, &[D::Int64]),
+        (contents.uint_contents.is_empty(), D::Uint32, &[D::Uint8, D::Uint16, D::Uint32]),
+        (contents.uint64_contents.is_empty(), D::Uint64, &[D::Uint64]),
+        (contents.fp32_contents.is_empty(), D::Fp32, &[D::Fp32]),
+        (contents.fp64_contents.is_empty(), D::Fp64, &[D::Fp64]),
+        (contents.bytes_contents.is_empty(), D::Bytes, &[D::Bytes]),
+    ];
+    for (empty, field, goes_with) in fields {
+        if !empty && !datatype.is_some_and(|datatype| goes_with.contains(&datatype)) {
+            return Err(field);
+        }
+    }
+    Ok(match datatype {
+        Some(D::Int64) => TensorData::Int64(contents.int64_contents),
+        Some(D::Fp32) => TensorData::Fp32(contents.fp32_contents),
+        Some(D::Bytes) => TensorData::Strings(contents.bytes_contents),
+        _ => TensorData::Discarded,
+    })
+}
+
+fn read_output(output: InferRequestedOutputTensor) -> Result<OutputRequest, GrpcRequestError> {
+    let InferRequestedOutputTensor { name, parameters } = output;
+    let classes = match parameters.get("classification").map(|parameter| &parameter.parameter_choice) {
+        None => 0,
+        Some(Some(ParameterChoice::Int64Param(classes))) => usize::try_from(*classes).unwrap_or(0),
+        Some(_) => {
+            let (name, expected) = ("classification".to_owned(), "int64_param");
+            return Err(GrpcRequestError::ParameterType { name, expected });
+        }
+    };
+    let shared_memory = read_span(&name, &parameters)?;
+    Ok(OutputRequest { name, form: OutputForm::Binary, classes, shared_memory })
+}
+
+/// The place in shared memory that a tensor's parameters name.
+fn read_span(tensor: &str, parameters: &Parameters) -> Result<Option<SharedMemorySpan>, GrpcRequestError> {
+    let wrong =
+        |name, expected| GrpcRequestError::TensorParameterType { name, tensor: tensor.to_owned(), expected };
+    let number = |name| match parameters.get(name).map(|parameter| &parameter.parameter_choice) {
+        None => Ok(None),
+        Some(Some(ParameterChoice::Int64Param(value))) => Ok(Some(u64::try_from(*value).unwrap_or(u64::MAX))),
+        Some(_) => Err(wrong(name, "int64_param")),
+    };
+    let region = match parameters.get("shared_memory_region").map(|parameter| &parameter.parameter_choice) {
+        None => return Ok(None),
+        Some(Some(ParameterChoice::StringParam(region))) => region.clone(),
+        Some(_) => return Err(wrong("shared_memory_region", "string_param")),
+    };
+    let offset = number("shared_memory_offset")?.unwrap_or(0);
+    let byte_size = number("shared_memory_byte_size")?;
+    let byte_size = byte_size.ok_or_else(|| GrpcRequestError::NoByteSize(tensor.to_owned()))?;
+    Ok(Some(SharedMemorySpan { region, offset, byte_size }))
+}

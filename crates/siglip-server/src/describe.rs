@@ -1,0 +1,46 @@
+//! What the server says of itself and its models, for every door to put into its own form.
+
+use siglip_protocol::config::{ConfigDetails, ModelConfig};
+use siglip_protocol::metadata::{EXTENSIONS, ModelMetadata, ServerMetadata};
+use siglip_protocol::repository::IndexEntry;
+use siglip_protocol::statistics::ModelStatistics;
+
+use crate::endpoint::Endpoint;
+use crate::registry::VERSION;
+use crate::state::ServerState;
+
+/// What runs the models, and the server's name.
+const NAME: &str = "siglip";
+
+pub(crate) fn server() -> ServerMetadata<'static> {
+    ServerMetadata { name: NAME, version: env!("CARGO_PKG_VERSION"), extensions: &EXTENSIONS }
+}
+
+pub(crate) fn metadata(endpoint: &Endpoint) -> ModelMetadata<'_> {
+    ModelMetadata::of(endpoint.spec(), &[VERSION], NAME)
+}
+
+pub(crate) fn config<'a>(state: &ServerState, endpoint: &'a Endpoint) -> ModelConfig<'a> {
+    let delay = state.options.max_queue_delay.as_micros();
+    let details = ConfigDetails {
+        backend: NAME,
+        gpu: endpoint.batcher().info().device.starts_with("cuda"),
+        max_queue_delay_us: u64::try_from(delay).unwrap_or(u64::MAX),
+        max_queue_size: endpoint.batcher().gauges().max_queue_size(),
+    };
+    ModelConfig::of(endpoint.spec(), &details)
+}
+
+pub(crate) fn statistics(endpoint: &Endpoint) -> ModelStatistics {
+    endpoint.counters().snapshot(&endpoint.spec().name, VERSION).statistics
+}
+
+/// The repository's index. All models are ready, so asking for ready ones only changes nothing.
+pub(crate) fn index(state: &ServerState) -> impl Iterator<Item = IndexEntry<'_>> {
+    state.registry.endpoints().map(|endpoint| IndexEntry {
+        name: &endpoint.spec().name,
+        version: VERSION,
+        state: "READY",
+        reason: "",
+    })
+}

@@ -1,0 +1,90 @@
+//! The table from errors to gRPC's statuses.
+
+use siglip_protocol::Code;
+use tonic::Status;
+
+use crate::error::{InferError, LookupError};
+use crate::regions::RegionError;
+
+/// Why a request other than for inference is not answered. The words are Triton's.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ManageError {
+    #[error("'repository_name' specification is not supported")]
+    RepositoryName,
+    #[error(
+        "explicit model load / unload is not allowed: this server serves the models that it was started with"
+    )]
+    ModelControl,
+    #[error("invalid value type for load parameter '{0}', expected string_param.")]
+    LoadParameterType(String),
+    #[error("unrecognized load parameter '{0}'.")]
+    LoadParameter(String),
+    #[error("invalid value type for 'unload_dependents' parameter, expected bool_param.")]
+    UnloadParameterType,
+    #[error("Request for unknown model : {0}")]
+    TraceModel(String),
+    #[error("{0} file location can not be updated through network protocol")]
+    FileLocation(&'static str),
+    #[error("invalid argument for log_format, got: {0}")]
+    LogFormat(String),
+    #[error("expect {expected} for '{setting}'")]
+    SettingType { setting: &'static str, expected: &'static str },
+    #[error("expect only 1 value for '{0}'")]
+    OneValue(&'static str),
+    #[error("Unable to parse '{setting}', got: {got}")]
+    TraceValue { setting: &'static str, got: String },
+}
+
+impl ManageError {
+    fn code(&self) -> Code {
+        match self {
+            ManageError::RepositoryName | ManageError::FileLocation(_) => Code::Unsupported,
+            ManageError::ModelControl => Code::Unavailable,
+            ManageError::LoadParameterType(_)
+            | ManageError::LoadParameter(_)
+            | ManageError::UnloadParameterType
+            | ManageError::TraceModel(_)
+            | ManageError::LogFormat(_)
+            | ManageError::SettingType { .. }
+            | ManageError::OneValue(_)
+            | ManageError::TraceValue { .. } => Code::InvalidArgument,
+        }
+    }
+}
+
+impl From<ManageError> for Status {
+    fn from(error: ManageError) -> Self {
+        status(error.code(), error.to_string())
+    }
+}
+
+impl From<LookupError> for Status {
+    fn from(error: LookupError) -> Self {
+        status(error.code(), error.to_string())
+    }
+}
+
+impl From<RegionError> for Status {
+    fn from(error: RegionError) -> Self {
+        status(error.code(), error.to_string())
+    }
+}
+
+impl From<InferError> for Status {
+    fn from(error: InferError) -> Self {
+        status(error.code(), error.to_string())
+    }
+}
+
+pub(super) fn status(code: Code, message: String) -> Status {
+    let code = match code {
+        Code::InvalidArgument => tonic::Code::InvalidArgument,
+        Code::NotFound => tonic::Code::NotFound,
+        Code::Internal => tonic::Code::Internal,
+        Code::Unavailable => tonic::Code::Unavailable,
+        Code::Unsupported => tonic::Code::Unimplemented,
+        Code::AlreadyExists => tonic::Code::AlreadyExists,
+        Code::Cancelled => tonic::Code::Cancelled,
+    };
+    Status::new(code, message)
+}

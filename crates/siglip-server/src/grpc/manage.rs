@@ -1,0 +1,100 @@
+//! Everything but inference and settings: metadata, statistics, the repository, shared memory.
+
+use siglip_protocol::Code;
+use siglip_protocol::grpc::inference as grpc;
+use siglip_protocol::grpc::inference::model_repository_parameter::ParameterChoice;
+use siglip_protocol::grpc::inference::repository_index_response::ModelIndex;
+use siglip_protocol::grpc::inference::system_shared_memory_status_response::RegionStatus;
+use tonic::Status;
+
+use super::error::{ManageError, status};
+use crate::describe;
+use crate::endpoint::Endpoint;
+use crate::regions::RegionError;
+use crate::state::ServerState;
+
+pub(super) fn server_metadata() -> grpc::ServerMetadataResponse {
+    let metadata = describe::server();
+    grpc::ServerMetadataResponse {
+        name: metadata.name.to_owned(),
+        version: metadata.version.to_owned(),
+        extensions: metadata.extensions.iter().map(|extension| (*extension).to_owned()).collect(),
+    }
+}
+
+pub(super) fn model_ready(state: &ServerState, name: &str, version: &str) -> Result<bool, Status> {
+    match state.registry.find(name, Some(version)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.means_not_ready() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn statistics(
+    state: &ServerState,
+    name: &str,
+    version: &str,
+) -> Result<Vec<grpc::ModelStatistics>, Status> {
+    let of = |endpoint: &Endpoint| describe::statistics(endpoint).into();
+    if name.is_empty() {
+        return Ok(state.registry.endpoints().map(of).collect());
+    }
+    match state.registry.find(name, Some(version)) {
+        Ok(endpoint) => Ok(vec![of(endpoint)]),
+        Err(error) => Err(status(Code::InvalidArgument, error.statistics_message())),
+    }
+}
+
+pub(super) fn index(state: &ServerState, repository: &str) -> Result<Vec<ModelIndex>, ManageError> {
+    if !repository.is_empty() {
+        return Err(ManageError::RepositoryName);
+    }
+    let entries = describe::index(state).map(|entry| ModelIndex {
+        name: entry.name.to_owned(),
+        version: entry.version.to_owned(),
+        state: entry.state.to_owned(),
+        reason: entry.reason.to_owned(),
+    });
+    Ok(entries.collect())
+}
+
+/// Models are not loaded here; a request that makes no sense is told so first.
+pub(super) fn refuse_load(request: grpc::RepositoryModelLoadRequest) -> ManageError {
+    if !request.repository_name.is_empty() {
+        return ManageError::RepositoryName;
+    }
+    for (name, parameter) in request.parameters {
+        if name != "config" && !name.starts_with("file:") {
+            return ManageError::LoadParameter(name);
+        }
+        if name == "config" && !matches!(parameter.parameter_choice, Some(ParameterChoice::StringParam(_))) {
+            return ManageError::LoadParameterType(name);
+        }
+    }
+    ManageError::ModelControl
+}
+
+/// Models are not unloaded here; a request that makes no sense is told so first.
+pub(super) fn refuse_unload(request: &grpc::RepositoryModelUnloadRequest) -> ManageError {
+    if !request.repository_name.is_empty() {
+        return ManageError::RepositoryName;
+    }
+    match request.parameters.get("unload_dependents").map(|parameter| &parameter.parameter_choice) {
+        None | Some(Some(ParameterChoice::BoolParam(_))) => ManageError::ModelControl,
+        Some(_) => ManageError::UnloadParameterType,
+    }
+}
+
+pub(super) fn memory_status(
+    state: &ServerState,
+    name: &str,
+) -> Result<grpc::SystemSharedMemoryStatusResponse, RegionError> {
+    let regions = state.regions.status((!name.is_empty()).then_some(name))?;
+    let status = |(name, region): (String, std::sync::Arc<crate::regions::Region>)| {
+        let key = region.key.clone();
+        let status =
+            RegionStatus { name: name.clone(), key, offset: region.offset, byte_size: region.byte_size };
+        (name, status)
+    };
+    Ok(grpc::SystemSharedMemoryStatusResponse { regions: regions.into_iter().map(status).collect() })
+}

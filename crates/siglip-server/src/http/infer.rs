@@ -1,0 +1,89 @@
+//! Inference over HTTP.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http::{HeaderName, HeaderValue, StatusCode};
+use http_body_util::Full;
+use siglip_protocol::InferRequest;
+use siglip_protocol::compression::{self, Encoding};
+
+use super::reply::{self, BINARY_TYPE, JSON_TYPE, Reply};
+use crate::batcher::Answer;
+use crate::endpoint::Endpoint;
+use crate::error::InferError;
+use crate::state::ServerState;
+
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+const BATCH_SIZE: HeaderName = HeaderName::from_static("x-siglip-batch-size");
+const QUEUE_US: HeaderName = HeaderName::from_static("x-siglip-queue-us");
+const COMPUTE_US: HeaderName = HeaderName::from_static("x-siglip-compute-us");
+
+pub(super) async fn answer(
+    state: &ServerState,
+    model: &str,
+    version: Option<&str>,
+    headers: &HeaderMap,
+    body: Bytes,
+    received: Instant,
+) -> Reply {
+    let endpoint = match state.registry.find(model, version) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return reply::infer_error(&error.into()),
+    };
+    match infer(state, endpoint, headers, body, received).await {
+        Ok((request, answer)) => success(endpoint, &request, &answer, headers),
+        Err(error) => reply::infer_error(&error),
+    }
+}
+
+async fn infer(
+    state: &ServerState,
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+    body: Bytes,
+    received: Instant,
+) -> Result<(InferRequest, Answer), InferError> {
+    let body = match Encoding::of_request(headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes))? {
+        Encoding::Identity => body,
+        Encoding::Gzip | Encoding::Deflate => {
+            compression::decompress(&body, state.options.max_body_bytes)?.into()
+        }
+    };
+    let header = headers.get(HEADER_LENGTH).map(HeaderValue::as_bytes);
+    let header_length = InferRequest::header_length(header, body.len())?;
+    let mut request = InferRequest::from_body(&body, header_length, &endpoint.spec().name)?;
+    let answer = crate::infer::infer(state, endpoint, &mut request, received).await?;
+    Ok((request, answer))
+}
+
+fn success(endpoint: &Endpoint, request: &InferRequest, answer: &Answer, headers: &HeaderMap) -> Reply {
+    let response = crate::infer::response(endpoint, request, answer);
+    let encoded = response.encode(&request.outputs, request.default_form);
+    let encoding = Encoding::of_response(headers.get(ACCEPT_ENCODING).map(HeaderValue::as_bytes));
+    let body = compression::compress(encoded.body, encoding);
+
+    let mut reply = reply::empty(StatusCode::OK);
+    let headers = reply.headers_mut();
+    match encoded.header_length {
+        None => drop(headers.insert(CONTENT_TYPE, JSON_TYPE)),
+        Some(length) => {
+            headers.insert(CONTENT_TYPE, BINARY_TYPE);
+            headers.insert(HEADER_LENGTH, length.into());
+        }
+    }
+    if encoding != Encoding::Identity {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
+    }
+    headers.insert(CONTENT_LENGTH, body.len().into());
+    headers.insert(BATCH_SIZE, answer.batch_rows.into());
+    headers.insert(QUEUE_US, micros(answer.queue));
+    headers.insert(COMPUTE_US, micros(answer.compute));
+    *reply.body_mut() = Full::new(Bytes::from(body));
+    reply
+}
+
+fn micros(duration: std::time::Duration) -> HeaderValue {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).into()
+}

@@ -1,0 +1,54 @@
+//! How the server is set up.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// How the server is set up.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// The address to listen on.
+    pub host: IpAddr,
+    /// The port for HTTP; 0 for any that is free.
+    pub http_port: u16,
+    /// The port for gRPC; 0 for any that is free.
+    pub grpc_port: u16,
+    /// The port for metrics; 0 for any that is free.
+    pub metrics_port: u16,
+    /// How long a batch that is not full waits for more rows while the engine is idle. At 0 an idle engine never
+    /// waits: batches form while it is busy.
+    pub max_queue_delay: Duration,
+    /// The most rows that wait in a tower's queue; a request that would make it more is refused at once.
+    pub max_queue_size: usize,
+    /// How long the server goes on, once told to stop, to finish what it took in.
+    pub shutdown_grace: Duration,
+    /// The largest body of a request, before and after decompression.
+    pub max_body_bytes: usize,
+    /// The most connections that are open at once; more wait to be accepted.
+    pub max_connections: usize,
+    /// How long a connection may take for a request's headers, idle time before them included.
+    pub header_timeout: Duration,
+    /// How long a request's body may come to a standstill.
+    pub body_timeout: Duration,
+    /// Threads that tokenise.
+    pub preparation_threads: usize,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        ServerOptions {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            http_port: 8000,
+            grpc_port: 8001,
+            metrics_port: 8002,
+            max_queue_delay: Duration::ZERO,
+            max_queue_size: 1024,
+            shutdown_grace: Duration::from_secs(30),
+            // A full batch of images at 384 pixels is 57 MB in binary and three times that in JSON.
+            max_body_bytes: 256 << 20,
+            max_connections: 4096,
+            header_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(30),
+            preparation_threads: 1,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Binding, wiring, ending.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::error::ServeError;
+use crate::http::Acceptor;
+use crate::options::ServerOptions;
+use crate::registry::{Registry, ServedModel};
+use crate::state::ServerState;
+use crate::{grpc, http};
+
+/// Connections to the metrics' port.
+const METRICS_CONNECTIONS: usize = 64;
+
+/// A server whose ports are bound and which does not answer yet: connections wait until [`BoundServer::serve`].
+#[derive(Debug)]
+pub struct BoundServer {
+    http: TcpListener,
+    grpc: TcpListener,
+    metrics: TcpListener,
+    addrs: [SocketAddr; 3],
+    options: ServerOptions,
+}
+
+impl BoundServer {
+    /// Binds all ports.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::PortInUse`] and [`ServeError::Bind`], naming the port and the option that sets it.
+    pub async fn bind(options: &ServerOptions) -> Result<Self, ServeError> {
+        let (http, http_addr) = listen(options, options.http_port, "--http-port").await?;
+        let (grpc, grpc_addr) = listen(options, options.grpc_port, "--grpc-port").await?;
+        let (metrics, metrics_addr) = listen(options, options.metrics_port, "--metrics-port").await?;
+        let addrs = [http_addr, grpc_addr, metrics_addr];
+        Ok(BoundServer { http, grpc, metrics, addrs, options: options.clone() })
+    }
+
+    /// Where HTTP is served.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.addrs[0]
+    }
+
+    /// Where gRPC is served.
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.addrs[1]
+    }
+
+    /// Where the metrics are.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.addrs[2]
+    }
+
+    /// Serves `models` until `shutdown` completes, and then, for as long as the options allow, finishes what was taken
+    /// in.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`] if the models cannot be served as they are.
+    pub async fn serve(
+        self,
+        models: Vec<ServedModel>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let registry = Registry::build(models, &self.options)?;
+        let state = Arc::new(ServerState::new(registry, self.options.clone()));
+        let (stop, stopped) = watch::channel(false);
+        let connections = Arc::new(Semaphore::new(self.options.max_connections));
+        let acceptor = |listener| Acceptor {
+            listener,
+            connections: connections.clone(),
+            header_timeout: self.options.header_timeout,
+            stop: stopped.clone(),
+        };
+        let http_state = state.clone();
+        tokio::spawn(acceptor(self.http).run(move |request| {
+            let state = http_state.clone();
+            async move { http::answer(&state, request).await }
+        }));
+        tokio::spawn(grpc::serve(self.grpc, state.clone(), stopped.clone()));
+        // Metrics must be readable when the other doors have no room left.
+        let mut metrics = acceptor(self.metrics);
+        metrics.connections = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
+        tokio::spawn(metrics.run(move |request| {
+            let state = state.clone();
+            async move { http::answer_metrics(&state, &request) }
+        }));
+        drop(stopped);
+
+        shutdown.await;
+        tracing::info!("stopping: finishing what was taken in");
+        let _ = stop.send(true);
+        // Every acceptor and every connection holds a receiver; it is closed when the last one is gone.
+        if tokio::time::timeout(self.options.shutdown_grace, stop.closed()).await.is_err() {
+            tracing::warn!("the time to finish is over; connections that are still open are cut off");
+        }
+        Ok(())
+    }
+}
+
+async fn listen(
+    options: &ServerOptions,
+    port: u16,
+    flag: &'static str,
+) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let addr = SocketAddr::new(options.host, port);
+    let bind = async {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
+        Ok((listener, addr))
+    };
+    bind.await.map_err(|source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::AddrInUse => ServeError::PortInUse { addr, flag },
+        _ => ServeError::Bind { addr, flag, source },
+    })
+}

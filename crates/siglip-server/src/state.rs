@@ -1,0 +1,20 @@
+//! What all doors share.
+
+use crate::options::ServerOptions;
+use crate::regions::Regions;
+use crate::registry::Registry;
+use crate::settings::Settings;
+
+/// The models, and what clients have set up.
+pub(crate) struct ServerState {
+    pub(crate) registry: Registry,
+    pub(crate) options: ServerOptions,
+    pub(crate) regions: Regions,
+    pub(crate) settings: Settings,
+}
+
+impl ServerState {
+    pub(crate) fn new(registry: Registry, options: ServerOptions) -> Self {
+        ServerState { registry, options, regions: Regions::default(), settings: Settings::default() }
+    }
+}

@@ -1,0 +1,213 @@
+//! What comes from the network may be anything.
+
+mod common;
+
+use std::io::Write;
+use std::time::Duration;
+
+use common::client::{Client, Response, embeddings, ids_body};
+use common::gated::{Gate, expected};
+use common::{TestServer, options};
+use siglip_server::ServerOptions;
+
+const INFER: &str = "/v2/models/siglip_text/infer";
+const EMBED: &str = "/v2/models/embed_text/infer";
+
+fn server(options: ServerOptions) -> TestServer {
+    TestServer::start(vec![Gate::open().model(32)], options)
+}
+
+fn assert_error(response: &Response, status: u16, words: &str) {
+    assert_eq!(response.status, status, "{}", response.text());
+    let error = response.json()["error"].as_str().unwrap().to_owned();
+    assert!(error.contains(words), "{error}");
+}
+
+#[test]
+fn ids_outside_the_vocabulary() {
+    let server = server(options());
+    let mut client = Client::connect(server.http);
+    for id in [-1, 32_000, i64::MAX, i64::MIN, 1 << 32] {
+        let words =
+            format!("token id {id} at row 1, position 0 of INPUT_IDS is outside the vocabulary (0 to 31999)");
+        assert_error(&client.embed_ids(&[5, id]), 400, &words);
+        let header = r#"{"inputs":[{"name":"INPUT_IDS","shape":[2,64],"datatype":"INT64","parameters":{"binary_data_size":1024}}]}"#;
+        let mut body = header.as_bytes().to_vec();
+        body.extend_from_slice(&5_i64.to_le_bytes().repeat(64));
+        body.extend_from_slice(&id.to_le_bytes().repeat(64));
+        let headers = format!("Inference-Header-Content-Length: {}\r\n", header.len());
+        assert_error(&client.post(INFER, &headers, &body), 400, &words);
+    }
+    assert_eq!(embeddings(&client.embed_ids(&[31_999])), expected(31_999));
+}
+
+#[test]
+fn sizes_that_no_memory_holds() {
+    let server = server(options());
+    let mut client = Client::connect(server.http);
+    for shape in
+        ["[1000000000,64]", "[9223372036854775807,64]", "[18446744073709551615,18446744073709551615]"]
+    {
+        let body =
+            format!(r#"{{"inputs":[{{"name":"INPUT_IDS","shape":{shape},"datatype":"INT64","data":[1]}}]}}"#);
+        assert_error(&client.post(INFER, "", body.as_bytes()), 400, "too many elements");
+        let texts =
+            body.replace("INT64", "BYTES").replace("[1]", "[\"a\"]").replace("INPUT_IDS", "INPUT_TEXT");
+        assert_error(&client.post(EMBED, "", texts.as_bytes()), 400, "batch-size must be <= 32");
+    }
+    for size in ["9223372036854775807", "18446744073709551615"] {
+        let body = format!(
+            r#"{{"inputs":[{{"name":"INPUT_IDS","shape":[1,64],"datatype":"INT64","parameters":{{"binary_data_size":{size}}}}}]}}"#
+        );
+        assert_error(
+            &client.post(INFER, "", body.as_bytes()),
+            400,
+            "additional bytes for model 'siglip_text'",
+        );
+    }
+}
+
+#[test]
+fn deep_nesting() {
+    let server = server(options());
+    let mut client = Client::connect(server.http);
+    let deep = "[".repeat(1_000_000);
+    assert_error(&client.post(INFER, "", deep.as_bytes()), 400, "Nesting deeper than 1000");
+    let inside = format!(r#"{{"inputs":[{{"data":{deep}"#);
+    assert_error(&client.post(INFER, "", inside.as_bytes()), 400, "Nesting deeper than 1000");
+}
+
+#[test]
+fn bodies_that_are_too_large() {
+    let server = server(ServerOptions { max_body_bytes: 100_000, ..options() });
+    let words = "larger than 100000 bytes; the limit is set by --max-body-bytes";
+    let mut client = Client::connect(server.http);
+    client
+        .send(format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n").as_bytes())
+        .unwrap();
+    assert_error(&client.receive().unwrap(), 413, words);
+    assert!(client.is_closed_within(Duration::from_secs(2)));
+
+    let mut client = Client::connect(server.http);
+    client
+        .send(format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes())
+        .unwrap();
+    for _ in 0..4 {
+        let _ = client.send(format!("8000\r\n{}\r\n", "x".repeat(0x8000)).as_bytes());
+    }
+    assert_error(&client.receive().unwrap(), 413, words);
+
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    bomb.write_all(&vec![b' '; 50_000_000]).unwrap();
+    let bomb = bomb.finish().unwrap();
+    let response = Client::connect(server.http).post(INFER, "Content-Encoding: gzip\r\n", &bomb);
+    assert_error(&response, 413, "larger than 100000 bytes when decompressed");
+}
+
+#[test]
+fn connections_that_stand_still() {
+    let quick = Duration::from_millis(300);
+    let server = server(ServerOptions { header_timeout: quick, body_timeout: quick, ..options() });
+    let mut slow = Client::connect(server.http);
+    slow.send(b"GET /v2/health/live HTTP/1.1\r\nHos").unwrap();
+    let mut silent = Client::connect(server.http);
+    assert!(slow.is_closed_within(Duration::from_secs(5)));
+    assert!(silent.is_closed_within(Duration::from_secs(5)));
+
+    let mut short = Client::connect(server.http);
+    short
+        .send(format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{").as_bytes())
+        .unwrap();
+    assert_error(&short.receive().unwrap(), 408, "nothing of the request body arrived for 0.3 seconds");
+    assert!(short.is_closed_within(Duration::from_secs(2)));
+}
+
+#[test]
+fn more_connections_than_allowed_wait_for_their_turn() {
+    let server = server(ServerOptions { max_connections: 2, ..options() });
+    let first = Client::connect(server.http);
+    let mut second = Client::connect(server.http);
+    assert_eq!(second.get("/v2/health/live").status, 200);
+    let mut third = Client::connect(server.http);
+    third.send(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    third.set_timeout(Duration::from_millis(200));
+    assert!(third.receive().is_err());
+    drop(first);
+    third.set_timeout(Duration::from_secs(5));
+    assert_eq!(third.receive().unwrap().status, 200);
+}
+
+#[test]
+fn names_and_parameters() {
+    let server = server(options());
+    let mut client = Client::connect(server.http);
+    let mut ask = |inputs: &str, rest: &str| {
+        let text = r#"{"name":"INPUT_TEXT","shape":[1,1],"datatype":"BYTES","data":["hello"]}"#;
+        let body = format!(r#"{{"inputs":[{}]{rest}}}"#, if inputs.is_empty() { text } else { inputs });
+        client.post(EMBED, "", body.as_bytes())
+    };
+    let wrong_name = r#"{"name":"TEXT","shape":[1,1],"datatype":"BYTES","data":["a"]}"#;
+    assert_error(&ask(wrong_name, ""), 400, "unexpected inference input 'TEXT' for model 'embed_text'");
+    let two = format!(r#"{wrong_name},{}"#, wrong_name.replace("TEXT\"", "INPUT_TEXT\""));
+    assert_error(&ask(&two, ""), 400, "expected 1 inputs but got 2 inputs for model 'embed_text'");
+    assert_eq!(ask("", r#","parameters":{"embed_model":"siglip_text"}"#).status, 200);
+    assert_eq!(ask("", r#","parameters":{"embed_model":"gated/model","truncation":false}"#).status, 200);
+    assert_error(
+        &ask("", r#","parameters":{"embed_model":"other"}"#),
+        400,
+        "parameter 'embed_model' is 'other', which is not served here; it can be siglip_text or gated/model",
+    );
+    assert_error(
+        &ask("", r#","parameters":{"truncation":1}"#),
+        400,
+        "parameter 'truncation' must be true or false",
+    );
+    assert_error(&ask("", r#","parameters":{"triton_x":1}"#), 400, "reserved for Triton usage");
+}
+
+#[test]
+fn texts_that_are_too_long_and_texts_for_siglip_text() {
+    let server = server(options());
+    let mut client = Client::connect(server.http);
+    for length in [64, 100, 5000] {
+        let text = "x".repeat(length);
+        let body = format!(
+            r#"{{"inputs":[{{"name":"INPUT_TEXT","shape":[2,1],"datatype":"BYTES","data":["a","{text}"]}}]}}"#
+        );
+        let words = format!("row 1 of INPUT_TEXT: the text has {} tokens and the model takes 64", length + 1);
+        assert_error(&client.post(EMBED, "", body.as_bytes()), 400, &words);
+        assert_error(&client.post(INFER, "", body.as_bytes()), 400, &words);
+        let cut = body.replacen('{', r#"{"parameters":{"truncation":true},"#, 1);
+        let cut = embeddings(&client.post(EMBED, "", cut.as_bytes()));
+        assert_eq!(cut[..2], [0.001, 1.0 + 1.0 * 0.001]);
+    }
+    let not_utf8 = [
+        &br#"{"inputs":[{"name":"INPUT_TEXT","shape":[1,1],"datatype":"BYTES","data":["ab"#[..],
+        b"\xff\"]}]}",
+    ]
+    .concat();
+    assert_error(&client.post(EMBED, "", &not_utf8), 400, "row 0 of INPUT_TEXT is not UTF-8: byte 2");
+}
+
+#[test]
+fn garbage_of_all_kinds_is_answered_or_cut_off_and_nothing_breaks() {
+    let server = server(options());
+    let valid = format!(
+        "POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nInference-Header-Content-Length: 40\r\n\r\n{}",
+        ids_body(&[1]).len(),
+        ids_body(&[1])
+    )
+    .into_bytes();
+    // Every prefix length and every byte position once, in a pattern that repeats exactly.
+    for index in 0..valid.len() {
+        let mut message = valid.clone();
+        message[index] ^= 1 << (index % 8);
+        let mut client = Client::connect(server.http);
+        client.set_timeout(Duration::from_millis(20));
+        let _ = client.send(&message);
+        if index % 16 == 0 {
+            let _ = client.receive();
+        }
+    }
+    assert_eq!(embeddings(&Client::connect(server.http).embed_ids(&[7])), expected(7));
+}

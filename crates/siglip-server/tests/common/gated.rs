@@ -1,0 +1,116 @@
+//! An engine that computes when the test says so, and remembers what it was given.
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use siglip::engine::{Engine, EngineError, EngineInfo, Input, Tower};
+use siglip_server::{ServedModel, ServedText};
+
+use super::engines::{CONTEXT, LengthTokenizer, echo, info};
+
+/// An id that makes the engine panic.
+pub(crate) const PANICS: i64 = 666;
+/// An id whose embedding is not finite.
+pub(crate) const NOT_FINITE: i64 = 777;
+/// An id that breaks the device.
+pub(crate) const BREAKS: i64 = 888;
+
+/// The columns of the gated engine's embeddings.
+pub(crate) const COLUMNS: usize = 8;
+
+#[derive(Default)]
+struct State {
+    /// Batches that may still be computed; `None` for any number.
+    allowed: Option<usize>,
+    /// The first ids of the rows of every batch that was begun.
+    batches: Vec<Vec<u32>>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<(Mutex<State>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn open() -> Self {
+        Gate(Arc::new((Mutex::new(State::default()), Condvar::new())))
+    }
+
+    pub(crate) fn closed() -> Self {
+        let gate = Gate::open();
+        gate.set(Some(0));
+        gate
+    }
+
+    pub(crate) fn set(&self, allowed: Option<usize>) {
+        self.0.0.lock().unwrap().allowed = allowed;
+        self.0.1.notify_all();
+    }
+
+    pub(crate) fn batches(&self) -> Vec<Vec<u32>> {
+        self.0.0.lock().unwrap().batches.clone()
+    }
+
+    /// Waits until the engine has begun so many batches.
+    pub(crate) fn wait_for_batches(&self, count: usize) {
+        let state = self.0.0.lock().unwrap();
+        let begun = |state: &mut State| state.batches.len() < count;
+        let timeout = std::time::Duration::from_secs(10);
+        let (_state, result) = self.0.1.wait_timeout_while(state, timeout, begun).unwrap();
+        assert!(!result.timed_out(), "the engine did not begin {count} batches");
+    }
+
+    fn pass(&self, batch: Vec<u32>) {
+        let mut state = self.0.0.lock().unwrap();
+        state.batches.push(batch);
+        self.0.1.notify_all();
+        let mut state = self.0.1.wait_while(state, |state| state.allowed == Some(0)).unwrap();
+        state.allowed = state.allowed.map(|allowed| allowed - 1);
+    }
+
+    /// A model whose text tower is behind the gate.
+    pub(crate) fn model(&self, max_batch_size: usize) -> ServedModel {
+        let mut info = info(Tower::Text, max_batch_size, CONTEXT, COLUMNS);
+        info.vocab_size = 32_000;
+        let engine = Box::new(GatedEngine { info, gate: self.clone() });
+        let text = ServedText { engine, tokenizer: Some(Arc::new(LengthTokenizer)) };
+        ServedModel { name: "gated/model".to_owned(), text: Some(text), vision: None }
+    }
+}
+
+struct GatedEngine {
+    info: EngineInfo,
+    gate: Gate,
+}
+
+impl Engine for GatedEngine {
+    fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
+        let Input::TokenIds(ids) = input else { unreachable!() };
+        let rows: Vec<&[u32]> = ids.chunks_exact(CONTEXT).collect();
+        assert!(rows.len() <= self.info.max_batch_size && output.len() == rows.len() * COLUMNS);
+        self.gate.pass(rows.iter().map(|row| row[0]).collect());
+        let find = |id: i64| rows.iter().position(|row| i64::from(row[0]) == id);
+        if find(PANICS).is_some() {
+            // Without the hook that would print it.
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+        if find(BREAKS).is_some() {
+            return Err(EngineError::Device("on purpose".to_owned()));
+        }
+        if let Some(row) = find(NOT_FINITE) {
+            return Err(EngineError::NotFinite { row });
+        }
+        for (row, output) in rows.iter().zip(output.chunks_exact_mut(COLUMNS)) {
+            echo(row, output);
+        }
+        Ok(())
+    }
+}
+
+/// What a row of one id is answered with.
+pub(crate) fn expected(id: i64) -> Vec<f32> {
+    let mut output = vec![0.0; COLUMNS];
+    echo(&[id as u32; CONTEXT], &mut output);
+    output
+}
