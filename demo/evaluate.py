@@ -36,7 +36,7 @@ def embed_images(model: SiglipModel, processor, images: list[Image.Image]) -> to
     parts = []
     for start in range(0, len(images), 256):
         pixels = processor(images[start : start + 256], return_tensors="pt")["pixel_values"]
-        parts.append(model.vision_model(pixels.to(model.dtype)).pooler_output)
+        parts.append(model.vision_model(pixels).pooler_output)
     return F.normalize(torch.cat(parts).float(), dim=1)
 
 
@@ -68,7 +68,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path, help="work directory of prepare.py")
     parser.add_argument("model", type=Path)
-    parser.add_argument("--full-precision", action="store_true", help="compute in f32 instead of the stored f16")
     parser.add_argument("--export-dir", type=Path, help="also write the held-out pictures as an image folder")
     args = parser.parse_args()
 
@@ -79,8 +78,7 @@ def main() -> None:
     if args.export_dir:
         export(args.export_dir, images, shown)
 
-    dtype = torch.float32 if args.full_precision else torch.float16
-    model = SiglipModel.from_pretrained(args.model, dtype=dtype).eval()
+    model = SiglipModel.from_pretrained(args.model, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     image = embed_images(model, AutoImageProcessor.from_pretrained(args.model), images)
     names = [concept["name"] for concept in shown]

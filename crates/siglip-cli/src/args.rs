@@ -250,7 +250,9 @@ mod tests {
     fn every_option_has_help_and_its_environment_variable() {
         for command in Cli::command().get_subcommands() {
             for arg in command.get_arguments() {
-                let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
+                let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else {
+                    continue;
+                };
                 let variable = format!("SIGLIP_{}", long.replace('-', "_").to_uppercase());
                 assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "--{long}");
                 assert!(arg.get_help().is_some(), "--{long} has no help");

@@ -128,7 +128,12 @@ fn table(profile: &Profile, batch_size: usize, peak_gflops: f64) -> String {
     let mut text = format!("batch {batch_size}        share   of all     GFLOP/s  of peak\n");
     for line in lines {
         let rate = line.flop / line.seconds / 1e9;
-        text += &format!("  {:<14} {:>5.1}% {:>8.3} s", line.kind.name(), 100.0 * line.seconds / total, line.seconds);
+        text += &format!(
+            "  {:<14} {:>5.1}% {:>8.3} s",
+            line.kind.name(),
+            100.0 * line.seconds / total,
+            line.seconds
+        );
         text += &if line.flop > 0.0 {
             format!(" {rate:>10.0} {:>7.1}%\n", 100.0 * rate / peak_gflops)
         } else {

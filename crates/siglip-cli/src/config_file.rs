@@ -29,10 +29,12 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, cla
     if let (Some(file), Some((name, sub_matches))) = (file.cloned(), matches.subcommand()) {
         let sub = match command.find_subcommand(name) {
             Some(sub) => sub.clone(),
-            None => return Err(command.error(ErrorKind::InvalidSubcommand, format!("no subcommand `{name}`"))),
+            None => {
+                return Err(command.error(ErrorKind::InvalidSubcommand, format!("no subcommand `{name}`")));
+            }
         };
-        let from_file =
-            read(&file, &sub, sub_matches).map_err(|message| command.error(ErrorKind::InvalidValue, message))?;
+        let from_file = read(&file, &sub, sub_matches)
+            .map_err(|message| command.error(ErrorKind::InvalidValue, message))?;
         typed.extend(from_file);
     }
     Cli::from_arg_matches(&command.try_get_matches_from(typed)?)
@@ -77,15 +79,12 @@ fn takes_value(option: &Arg) -> bool {
 fn is_set(matches: &ArgMatches, option: &Arg, command: &Command) -> bool {
     let set = |id: &str| {
         matches.try_contains_id(id).is_ok()
-            && matches!(
-                matches.value_source(id),
-                Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-            )
+            && matches!(matches.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
     };
     let rivals = command.get_arg_conflicts_with(option);
-    let excluded_by = command
-        .get_arguments()
-        .filter(|arg| command.get_arg_conflicts_with(arg).iter().any(|rival| rival.get_id() == option.get_id()));
+    let excluded_by = command.get_arguments().filter(|arg| {
+        command.get_arg_conflicts_with(arg).iter().any(|rival| rival.get_id() == option.get_id())
+    });
     set(option.get_id().as_str())
         || rivals.into_iter().chain(excluded_by).any(|rival| set(rival.get_id().as_str()))
 }
@@ -128,7 +127,8 @@ mod tests {
 
     #[test]
     fn the_file_sets_what_the_command_line_does_not() {
-        let args = serve("model = 'm'\nhttp-port = 9000\nmax-batch-size = 8", &["--http-port", "9001"]).unwrap();
+        let args =
+            serve("model = 'm'\nhttp-port = 9000\nmax-batch-size = 8", &["--http-port", "9001"]).unwrap();
         assert_eq!((args.http_port, args.max_batch_size, args.grpc_port), (9001, 8, 8001));
         assert_eq!(args.model.model, Some("m".into()));
     }

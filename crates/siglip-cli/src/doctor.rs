@@ -47,11 +47,7 @@ struct Peak {
 /// Runs the command.
 pub(crate) fn run(args: DoctorArgs) -> Result<(), Failure> {
     let report = examine(&args)?;
-    let text = if args.json {
-        serde_json::to_string(&report).unwrap_or_default()
-    } else {
-        report.table()
-    };
+    let text = if args.json { serde_json::to_string(&report).unwrap_or_default() } else { report.table() };
     writeln!(std::io::stdout(), "{text}").map_err(Failure::Stdout)
 }
 
@@ -62,7 +58,8 @@ fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
         let mut peaks = Vec::new();
         for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
             if isa.is_available() && isa.supports(precision) {
-                let options = Options { precision, isa, pool: Arc::clone(&pool), max_batch_size: 1, profile: None };
+                let options =
+                    Options { precision, isa, pool: Arc::clone(&pool), max_batch_size: 1, profile: None };
                 let gflops = measure_peak(&options, Duration::from_millis(300))?;
                 peaks.push(Peak { precision: precision.to_string(), gflops });
             }
@@ -117,8 +114,11 @@ impl Report {
             self.gpu,
         );
         for kernels in &self.kernels {
-            let peaks: Vec<String> =
-                kernels.peaks.iter().map(|peak| format!("{} {:.0} GFLOP/s", peak.precision, peak.gflops)).collect();
+            let peaks: Vec<String> = kernels
+                .peaks
+                .iter()
+                .map(|peak| format!("{} {:.0} GFLOP/s", peak.precision, peak.gflops))
+                .collect();
             let available = if kernels.available { "yes" } else { "no" };
             text += &format!("{:<13} {:<10} {}\n", kernels.isa, available, peaks.join(", "));
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use siglip::engine::{Engine, Tower};
 use siglip::model::Model;
 use siglip::tokenizer::{TokenizeError, Tokenizer};
+use siglip_cpu::Options;
 use siglip_server::{BoundServer, ServedModel, ServedText, ServedVision, ServerOptions, Tokenize};
 
 use crate::args::ServeArgs;
@@ -20,14 +21,17 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::System { what: "the server's threads", error })?;
     runtime.block_on(async {
         let stop = stop_signal()?;
+        // What is wrong with the options is said before anything is bound.
+        let engine_options = load::options(&args.engine, usize::from(args.max_batch_size))?;
         // A port in use is said before a large model is loaded.
         let server = BoundServer::bind(&server_options(&args)).await?;
         let started = Instant::now();
-        let model = served(&args)?;
+        let model = served(&args, &engine_options)?;
         tracing::info!(
-            "ready after {:.2} s: HTTP on {}, metrics on {}",
+            "ready after {:.2} s: HTTP on {}, gRPC on {}, metrics on {}",
             started.elapsed().as_secs_f64(),
             server.http_addr(),
+            server.grpc_addr(),
             server.metrics_addr()
         );
         server.serve(vec![model], stop).await?;
@@ -51,14 +55,13 @@ fn server_options(args: &ServeArgs) -> ServerOptions {
 }
 
 /// The model with an engine for each of its towers.
-fn served(args: &ServeArgs) -> Result<ServedModel, Failure> {
+fn served(args: &ServeArgs, options: &Options) -> Result<ServedModel, Failure> {
     let model = load::model(&args.model)?;
-    let options = load::options(&args.engine, usize::from(args.max_batch_size))?;
     let build = |tower: Tower, there: bool| -> Result<Option<Box<dyn Engine>>, Failure> {
         if !there {
             return Ok(None);
         }
-        let engine = load::engine(&model, tower, &options)?;
+        let engine = load::engine(&model, tower, options)?;
         announce(&model, engine.as_ref(), args.max_queue_size);
         Ok(Some(engine))
     };

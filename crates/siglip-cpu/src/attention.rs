@@ -193,7 +193,11 @@ unsafe fn pack_columns<A: Path>(
                         for i in 0..A::STEP {
                             let k = whole * A::STEP + i;
                             let there = column < filled && k < depth;
-                            let value = if there { *source.add(column * stride + k) } else { A::Activation::default() };
+                            let value = if there {
+                                *source.add(column * stride + k)
+                            } else {
+                                A::Activation::default()
+                            };
                             *packed.add(column * A::STEP + i) = value;
                         }
                     }

@@ -52,7 +52,6 @@ impl<T: Plain> Buffer<T> {
         Ok(buffer)
     }
 
-
     pub(crate) fn bytes(&self) -> usize {
         self.len * size_of::<T>()
     }

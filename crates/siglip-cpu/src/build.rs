@@ -127,7 +127,9 @@ fn dispatch<T: Task>(options: &Options, task: T) -> Result<T::Output, BuildError
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512Bf16, Precision::Int8) => task.run::<Int8<crate::simd::Avx512, crate::path::Bf16>>(),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Vnni, Precision::Int8) => task.run::<Int8<crate::simd::Avx512, F32<crate::simd::Avx512>>>(),
+        (Isa::Avx512Vnni, Precision::Int8) => {
+            task.run::<Int8<crate::simd::Avx512, F32<crate::simd::Avx512>>>()
+        }
         (Isa::Portable, Precision::Int8) => task.run::<Int8<Portable, F32<Portable>>>(),
         (Isa::Portable, Precision::F32) => task.run::<F32<Portable>>(),
         (Isa::Portable, Precision::Bf16) => task.run::<Widened<Portable>>(),

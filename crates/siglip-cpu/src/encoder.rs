@@ -138,7 +138,12 @@ pub(crate) struct Encoder<P: Kernels> {
 }
 
 impl<P: Kernels> Encoder<P> {
-    pub(crate) fn new(shape: Shape, outputs: Outputs, blocks: &[Block], threads: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(
+        shape: Shape,
+        outputs: Outputs,
+        blocks: &[Block],
+        threads: usize,
+    ) -> std::io::Result<Self> {
         let last = blocks.len().saturating_sub(1);
         let pack = |parts: &[&Linear]| {
             let parts: Vec<Columns<'_>> = parts.iter().map(|&linear| linear.into()).collect();
@@ -244,7 +249,8 @@ impl<P: Kernels> Encoder<P> {
                 }
                 Projections::Split { q: q_packed, kv } => {
                     let target = Target::Store { out: memory.wide, stride: wide_stride };
-                    Layer { packed: kv, input: normed, target, next: Some(q_packed) }.run(worker, phases.next());
+                    Layer { packed: kv, input: normed, target, next: Some(q_packed) }
+                        .run(worker, phases.next());
                     let last = memory.normed_rows(x_stride, offset, every, wanted);
                     let q = memory.wide.add(kv_width);
                     let target = Target::Store { out: q, stride: wide_stride };
@@ -263,7 +269,8 @@ impl<P: Kernels> Encoder<P> {
             let residual_stride = every * x_stride;
             let mixed = memory.mixed_operand(worker, phases, hidden, wanted);
             let target = Target::Accumulate { out: residual, stride: residual_stride };
-            Layer { packed: &block.out, input: mixed, target, next: Some(&block.fc1) }.run(worker, phases.next());
+            Layer { packed: &block.out, input: mixed, target, next: Some(&block.fc1) }
+                .run(worker, phases.next());
             phases.end(Kind::Output, 2 * wanted * hidden * hidden);
 
             block.norm2.rows(worker, memory, wanted, epsilon, (residual, residual_stride));
@@ -271,7 +278,8 @@ impl<P: Kernels> Encoder<P> {
 
             let normed = memory.normed_rows(x_stride, 0, 1, wanted);
             let target = Target::Gelu { out: memory.wide, stride: wide_stride };
-            Layer { packed: &block.fc1, input: normed, target, next: Some(&block.fc2) }.run(worker, phases.next());
+            Layer { packed: &block.fc1, input: normed, target, next: Some(&block.fc2) }
+                .run(worker, phases.next());
             phases.end(Kind::Fc1, 2 * wanted * hidden * intermediate);
 
             let wide = memory.wide_operand(worker, phases, intermediate, wanted);
@@ -510,7 +518,13 @@ impl<P: Kernels> Memory<P> {
     }
 
     /// `count` rows of `normed`, every `every`th from row `first` on.
-    pub(crate) fn normed_rows(&self, stride: usize, first: usize, every: usize, count: usize) -> Rows<P::Activation> {
+    pub(crate) fn normed_rows(
+        &self,
+        stride: usize,
+        first: usize,
+        every: usize,
+        count: usize,
+    ) -> Rows<P::Activation> {
         Rows {
             first: self.normed.wrapping_add(first * stride),
             stride: every * stride,

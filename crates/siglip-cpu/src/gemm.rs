@@ -115,7 +115,11 @@ unsafe fn all_rows<P: Path, const MR: usize, const NV: usize>(product: &Product<
 
 /// `MR` rows by `NV` vectors of columns: the sums in registers, then the epilogue.
 #[inline(always)]
-unsafe fn block<P: Path, const MR: usize, const NV: usize>(product: &Product<P>, row: usize, ahead: &mut Prefetch) {
+unsafe fn block<P: Path, const MR: usize, const NV: usize>(
+    product: &Product<P>,
+    row: usize,
+    ahead: &mut Prefetch,
+) {
     // SAFETY: rows row..row+MR exist, the panel holds `steps` groups of NV vectors: the caller's contract.
     unsafe {
         let a = product.activations.add(row * product.row_stride);

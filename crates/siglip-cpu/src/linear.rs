@@ -149,7 +149,9 @@ impl<P: Kernels> Layer<'_, P> {
         match self.target {
             // An offset is added with the sum of whole columns, so quantised products stay whole; their panels are
             // half as large.
-            Target::Accumulate { .. } if !P::QUANTIZED => self.packed.panel_bytes(panel).div_ceil(PANEL_BYTES).max(1),
+            Target::Accumulate { .. } if !P::QUANTIZED => {
+                self.packed.panel_bytes(panel).div_ceil(PANEL_BYTES).max(1)
+            }
             _ => 1,
         }
     }
@@ -163,7 +165,9 @@ impl<P: Kernels> Layer<'_, P> {
                 Target::Store { out, stride } => {
                     Epilogue::Store { bias, out: out.add(row * stride + column), stride }
                 }
-                Target::Gelu { out, stride } => Epilogue::Gelu { bias, out: out.add(row * stride + column), stride },
+                Target::Gelu { out, stride } => {
+                    Epilogue::Gelu { bias, out: out.add(row * stride + column), stride }
+                }
                 Target::Accumulate { out, stride } => {
                     let bias = if first_piece { bias } else { std::ptr::null() };
                     Epilogue::Accumulate { bias, out: out.add(row * stride + column), stride }

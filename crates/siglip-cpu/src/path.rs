@@ -345,7 +345,13 @@ mod bf16_dot {
             }
         }
         #[inline(always)]
-        unsafe fn pack_step(source: *const u16, stride: usize, rows: usize, columns: usize, packed: *mut u16) {
+        unsafe fn pack_step(
+            source: *const u16,
+            stride: usize,
+            rows: usize,
+            columns: usize,
+            packed: *mut u16,
+        ) {
             let mask = if columns == 16 { u16::MAX } else { crate::simd::avx512_first(columns) };
             unsafe {
                 let second = if rows > 1 { mask } else { 0 };

@@ -5,8 +5,8 @@ use crate::gemm::{Epilogue, Product};
 use crate::isa::Isa;
 use crate::kernels::Kernels;
 use crate::ops::LayerNorm;
-use crate::pack::panel_widths;
 use crate::ops::Quantize;
+use crate::pack::panel_widths;
 use crate::path::{Element, F32, Int8, Path, RowScale, Widened, lanes};
 use crate::simd::Portable;
 
@@ -116,10 +116,12 @@ fn case<P: Path<Activation: Element, Weight: Element>>(rows: usize, k: usize, ve
     }
     for column in 0..columns {
         for i in 0..k {
-            panel[(i / P::STEP * columns + column) * P::STEP + i % P::STEP] = P::Weight::from_f32(weight(column, i));
+            panel[(i / P::STEP * columns + column) * P::STEP + i % P::STEP] =
+                P::Weight::from_f32(weight(column, i));
         }
     }
-    let sum = |row, column| (0..k).map(|i| f64::from(activation(row, i)) * f64::from(weight(column, i))).sum();
+    let sum =
+        |row, column| (0..k).map(|i| f64::from(activation(row, i)) * f64::from(weight(column, i))).sum();
     let sums = (0..rows).map(|row| (0..columns).map(|column| sum(row, column)).collect()).collect();
     Case { rows, stride, activations, vectors, steps, panel, sums }
 }
@@ -174,7 +176,10 @@ fn check_epilogues<P: Kernels<Activation: Element, Weight: Element>>() {
     let biased = |row: usize, column: usize| case.sums[row][column] + f64::from(bias[column]);
     let close = |got: f32, expected: f64| {
         let tolerance = if size_of::<P::Activation>() == 2 { 4e-3 } else { 1e-6 };
-        assert!((f64::from(got) - expected).abs() <= tolerance * expected.abs().max(0.05), "{got} for {expected}");
+        assert!(
+            (f64::from(got) - expected).abs() <= tolerance * expected.abs().max(0.05),
+            "{got} for {expected}"
+        );
     };
 
     let mut out = vec![P::Inner::default(); case.rows * columns];
@@ -237,7 +242,10 @@ fn check_layer_norms<P: Kernels<Activation: Element>>() {
         for i in 0..size {
             let normal = (f64::from(x[i]) - mean) / (variance + 1e-6).sqrt();
             let expected = normal * f64::from(weight[i]) + f64::from(bias[i]);
-            assert!((f64::from(out[i]) - expected).abs() <= tolerance * expected.abs().max(1.0), "{size}: {i}");
+            assert!(
+                (f64::from(out[i]) - expected).abs() <= tolerance * expected.abs().max(1.0),
+                "{size}: {i}"
+            );
         }
         let whole = size.next_multiple_of(lanes::<P>());
         assert!(out[size..whole].iter().all(|&x| x == 0.0), "the padding must be zero");
@@ -245,9 +253,17 @@ fn check_layer_norms<P: Kernels<Activation: Element>>() {
 }
 
 fn check_attention<P: Kernels<Activation: Element, Weight: Element>>() {
-    for (queries, keys, head_dim) in
-        [(1, 1, 1), (1, 7, 4), (3, 5, 3), (16, 16, 18), (25, 25, 72), (64, 64, 72), (1, 64, 64), (50, 50, 20), (31, 81, 7)]
-    {
+    for (queries, keys, head_dim) in [
+        (1, 1, 1),
+        (1, 7, 4),
+        (3, 5, 3),
+        (16, 16, 18),
+        (25, 25, 72),
+        (64, 64, 72),
+        (1, 64, 64),
+        (50, 50, 20),
+        (31, 81, 7),
+    ] {
         let stride = head_dim + 5;
         // Scores spread over some units, so that the weights are neither all alike nor all zero.
         let values = |rows: usize, offset: usize| -> Vec<P::Inner> {
@@ -291,10 +307,14 @@ fn check_attention<P: Kernels<Activation: Element, Weight: Element>>() {
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
             for d in 0..head_dim {
-                let term = |key: usize| (scores[key] - largest).exp() / total * f64::from(v[key * stride + d]);
+                let term =
+                    |key: usize| (scores[key] - largest).exp() / total * f64::from(v[key * stride + d]);
                 let expected: f64 = (0..keys).map(term).sum();
                 let got = f64::from(out[query * stride + d]);
-                assert!((got - expected).abs() <= tolerance, "{queries}×{keys}×{head_dim}: {got} for {expected}");
+                assert!(
+                    (got - expected).abs() <= tolerance,
+                    "{queries}×{keys}×{head_dim}: {got} for {expected}"
+                );
             }
             assert!(out[query * stride + head_dim..(query + 1) * stride].iter().all(|&x| x == -7.5));
         }
@@ -303,12 +323,16 @@ fn check_attention<P: Kernels<Activation: Element, Weight: Element>>() {
 }
 
 fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
-    for (rows, k, vectors) in [(1, 1_usize, 1), (2, 3, 1), (7, 4, P::MAX_VECTORS), (13, 66, P::MAX_VECTORS), (64, 129, 1)] {
+    for (rows, k, vectors) in
+        [(1, 1_usize, 1), (2, 3, 1), (7, 4, P::MAX_VECTORS), (13, 66, P::MAX_VECTORS), (64, 129, 1)]
+    {
         let steps = k.div_ceil(4);
         let (stride, columns) = (steps * 4 + 5, vectors * lanes::<P>());
         let byte = |i: usize| (i as u32).wrapping_mul(2_654_435_761) >> 24;
         let activations: Vec<u8> = (0..rows * stride).map(|i| byte(i) as u8).collect();
-        let weight = |column: usize, i: usize| if i < k { (byte(column * 977 + i + 5) as u8 as i8).max(-127) } else { 0 };
+        let weight = |column: usize, i: usize| {
+            if i < k { (byte(column * 977 + i + 5) as u8 as i8).max(-127) } else { 0 }
+        };
         let mut panel = vec![0_i8; steps * columns * 4];
         for column in 0..columns {
             for i in 0..steps * 4 {
@@ -333,7 +357,11 @@ fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
                 row_scale_stride: 1,
                 column_scales: scales.as_ptr(),
                 column_sums: sums.as_ptr(),
-                epilogue: Epilogue::StoreF32 { bias: std::ptr::null(), out: out.as_mut_ptr(), stride: columns },
+                epilogue: Epilogue::StoreF32 {
+                    bias: std::ptr::null(),
+                    out: out.as_mut_ptr(),
+                    stride: columns,
+                },
                 prefetch: std::ptr::null(),
                 prefetch_bytes: 0,
             });

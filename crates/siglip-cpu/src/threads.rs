@@ -47,8 +47,9 @@ impl Pool {
         let mut pool = Pool { shared, helpers: Vec::new(), turn: Mutex::new(()) };
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
-            let helper =
-                std::thread::Builder::new().name(format!("siglip-cpu-{index}")).spawn(move || help(&shared, index))?;
+            let helper = std::thread::Builder::new()
+                .name(format!("siglip-cpu-{index}"))
+                .spawn(move || help(&shared, index))?;
             pool.helpers.push(helper);
         }
         Ok(pool)

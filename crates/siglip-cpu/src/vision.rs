@@ -119,7 +119,8 @@ impl<P: Kernels> VisionTower<P> {
                 // k and v of all patches; the query is the probe's, the same for every image.
                 let input = memory.normed_rows(x_stride, 0, 1, rows);
                 let target = Target::Store { out: memory.wide, stride: memory.wide_stride };
-                Layer { packed: &pooling.kv, input, target, next: Some(&pooling.out) }.run(worker, phases.next());
+                Layer { packed: &pooling.kv, input, target, next: Some(&pooling.out) }
+                    .run(worker, phases.next());
                 phases.end(Kind::Head, 4 * rows * hidden * hidden);
 
                 let heads = Heads {
@@ -135,7 +136,8 @@ impl<P: Kernels> VisionTower<P> {
 
                 let input = memory.mixed_operand(worker, &mut phases, hidden, items);
                 let target = Target::StoreF32 { out: memory.x, stride: x_stride };
-                Layer { packed: &pooling.out, input, target, next: Some(&pooling.fc1) }.run(worker, phases.next());
+                Layer { packed: &pooling.out, input, target, next: Some(&pooling.fc1) }
+                    .run(worker, phases.next());
                 phases.end(Kind::Head, 2 * items * hidden * hidden);
 
                 pooling.layer_norm.rows(worker, &memory, items, epsilon, (memory.x, x_stride));
@@ -143,7 +145,8 @@ impl<P: Kernels> VisionTower<P> {
 
                 let input = memory.normed_rows(x_stride, 0, 1, items);
                 let target = Target::Gelu { out: memory.wide, stride: memory.wide_stride };
-                Layer { packed: &pooling.fc1, input, target, next: Some(&pooling.fc2) }.run(worker, phases.next());
+                Layer { packed: &pooling.fc1, input, target, next: Some(&pooling.fc2) }
+                    .run(worker, phases.next());
                 phases.end(Kind::Head, 2 * items * hidden * intermediate);
 
                 let input = memory.wide_operand(worker, &mut phases, intermediate, items);
@@ -244,11 +247,7 @@ impl<P: Kernels> Pooling<P> {
             let sum: f64 = row.iter().zip(&probe).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
             *query = P::Inner::from_f32(sum as f32 + bias);
         }
-        let kv = Columns {
-            weight: &head.in_proj.weight,
-            bias: &head.in_proj.bias,
-            rows: hidden..3 * hidden,
-        };
+        let kv = Columns { weight: &head.in_proj.weight, bias: &head.in_proj.bias, rows: hidden..3 * hidden };
         Ok(Pooling {
             query,
             kv: Packed::new(&[kv], threads)?,

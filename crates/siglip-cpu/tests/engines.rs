@@ -62,7 +62,11 @@ fn a_text_has_the_same_bits_in_every_batch() {
                 for first in [0, MAX_BATCH - batch] {
                     let rows = &ids[first * len..(first + batch) * len];
                     let together = embed(engine.as_mut(), Input::TokenIds(rows), batch * width);
-                    assert_eq!(together, alone[first..first + batch].concat(), "{fixture} {batch} from {first}");
+                    assert_eq!(
+                        together,
+                        alone[first..first + batch].concat(),
+                        "{fixture} {batch} from {first}"
+                    );
                 }
             }
         }
@@ -75,9 +79,12 @@ fn an_image_has_the_same_bits_in_every_batch() {
         for fixture in VISION_FIXTURES {
             let mut engine = vision_engine(open(fixture).vision.as_ref().unwrap(), options).unwrap();
             let (len, width) = (engine.info().input_len, engine.info().embedding_size);
-            let pixels: Vec<f32> = (0..MAX_BATCH * len).map(|i| (scatter(i) >> 24) as f32 / 127.5 - 1.0).collect();
-            let alone: Vec<Vec<f32>> =
-                pixels.chunks(len).map(|row| embed(engine.as_mut(), Input::PixelValues(row), width)).collect();
+            let pixels: Vec<f32> =
+                (0..MAX_BATCH * len).map(|i| (scatter(i) >> 24) as f32 / 127.5 - 1.0).collect();
+            let alone: Vec<Vec<f32>> = pixels
+                .chunks(len)
+                .map(|row| embed(engine.as_mut(), Input::PixelValues(row), width))
+                .collect();
             for batch in BATCHES {
                 let rows = &pixels[(MAX_BATCH - batch) * len..];
                 let together = embed(engine.as_mut(), Input::PixelValues(rows), batch * width);
@@ -139,14 +146,23 @@ fn wrong_inputs_are_refused_and_the_engine_goes_on() {
             engine.embed(input, output).unwrap_err().to_string()
         }
         let engine = engine.as_mut();
-        assert_eq!(refused(engine, Input::TokenIds(&ids[1..]), &mut output), "the text tower takes rows of 64 values, got 127 values");
-        assert_eq!(refused(engine, Input::TokenIds(&[]), &mut output), format!("a batch has 1 to {MAX_BATCH} rows, got 0"));
+        assert_eq!(
+            refused(engine, Input::TokenIds(&ids[1..]), &mut output),
+            "the text tower takes rows of 64 values, got 127 values"
+        );
+        assert_eq!(
+            refused(engine, Input::TokenIds(&[]), &mut output),
+            format!("a batch has 1 to {MAX_BATCH} rows, got 0")
+        );
         let many = vec![0; 64 * (MAX_BATCH + 1)];
         assert_eq!(
             refused(engine, Input::TokenIds(&many), &mut output),
             format!("a batch has 1 to {MAX_BATCH} rows, got {}", MAX_BATCH + 1)
         );
-        assert_eq!(refused(engine, Input::PixelValues(&[0.0; 64]), &mut output), "the text tower takes token ids, got pixel values");
+        assert_eq!(
+            refused(engine, Input::PixelValues(&[0.0; 64]), &mut output),
+            "the text tower takes token ids, got pixel values"
+        );
         assert!(refused(engine, Input::TokenIds(&ids), &mut output[1..]).contains("room for"));
         for id in [97, 1 << 20, u32::MAX] {
             ids[64 + 9] = id;
@@ -183,7 +199,13 @@ fn what_is_not_finite_is_an_error() {
 fn kernels_that_cannot_run_are_refused() {
     let pool = Arc::new(Pool::new(1).unwrap());
     let model = open("both");
-    let options = Options { precision: Precision::F32, isa: Isa::Avx512Bf16, pool: Arc::clone(&pool), max_batch_size: 1, profile: None };
+    let options = Options {
+        precision: Precision::F32,
+        isa: Isa::Avx512Bf16,
+        pool: Arc::clone(&pool),
+        max_batch_size: 1,
+        profile: None,
+    };
     let refused = text_engine(model.text.as_ref().unwrap(), &options).err().unwrap();
     assert!(refused.to_string().starts_with("avx512-bf16 kernels cannot run f32 here"), "{refused}");
     let refused = Options::new(Precision::Fp8, pool, 1).err().unwrap();
@@ -213,7 +235,13 @@ fn for_all_kernels(check: impl Fn(&Options)) {
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         for isa in Isa::candidates(precision) {
             println!("{isa}, {precision}");
-            check(&Options { precision, isa, pool: Arc::clone(&pool), max_batch_size: MAX_BATCH, profile: None });
+            check(&Options {
+                precision,
+                isa,
+                pool: Arc::clone(&pool),
+                max_batch_size: MAX_BATCH,
+                profile: None,
+            });
         }
     }
 }
@@ -224,11 +252,20 @@ fn check(engine: &mut dyn Engine, input: Input<'_>, fixture: &str, name: &str, o
     for (row, (got, expected)) in got.chunks(width).zip(expected.chunks(width)).enumerate() {
         let cosine = cosine(got, expected);
         let lowest = lowest_cosine(options.precision);
-        assert!(cosine >= lowest, "{fixture} row {row}, {} {}: cosine {cosine:.7}", options.isa, options.precision);
+        assert!(
+            cosine >= lowest,
+            "{fixture} row {row}, {} {}: cosine {cosine:.7}",
+            options.isa,
+            options.precision
+        );
         if options.precision == Precision::F32 {
             let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
             let error = got.iter().zip(expected).fold(0.0_f32, |error, (a, b)| error.max((a - b).abs()));
-            assert!(error <= 2e-5 * largest, "{fixture} row {row}, {}: error {error} of {largest}", options.isa);
+            assert!(
+                error <= 2e-5 * largest,
+                "{fixture} row {row}, {}: error {error} of {largest}",
+                options.isa
+            );
         }
     }
 }

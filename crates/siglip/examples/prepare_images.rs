@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err(usage.into()),
     };
     let rounds: usize = arguments.next().ok_or(usage)?.parse()?;
-    let dump = arguments.next_if(|argument| argument == "--dump").and_then(|_| arguments.next()).map(PathBuf::from);
+    let dump =
+        arguments.next_if(|argument| argument == "--dump").and_then(|_| arguments.next()).map(PathBuf::from);
 
     let json = format!(r#"{{"size": {{"height": {size}, "width": {size}}}, "resample": {resample}}}"#);
     let config = PreprocessorConfig::from_json(json.as_bytes())?;

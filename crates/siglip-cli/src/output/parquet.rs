@@ -45,7 +45,8 @@ impl ParquetRows {
         if let Some(mut column) = group.next_column()? {
             // Each value is present, and each but a row's first continues the list before it (Dremel's levels).
             let present = vec![1; self.values.len()];
-            let continues: Vec<i16> = (0..self.values.len()).map(|i| i16::from(i % self.width != 0)).collect();
+            let continues: Vec<i16> =
+                (0..self.values.len()).map(|i| i16::from(i % self.width != 0)).collect();
             column.typed::<FloatType>().write_batch(&self.values, Some(&present), Some(&continues))?;
             column.close()?;
         }

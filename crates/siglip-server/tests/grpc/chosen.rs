@@ -18,6 +18,7 @@ pub(crate) fn not_replayed(name: &str) -> Option<&'static str> {
 pub(crate) fn chosen(name: &str) -> Option<&'static str> {
     Some(match name {
         "err_batch0_with_data" => "an empty batch is refused before it is queued",
+        "reflection" => "reflection is served",
         "garbage_proto" => "other words for a message that is none",
         "infer_bytes_typed" => "a text that is not UTF-8 is an error",
         "model_config_embed_text" | "model_metadata_embed_text" => {

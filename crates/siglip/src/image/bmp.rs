@@ -23,7 +23,10 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, ImageError> 
         ColorType::Rgba8 => raw.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]).collect(),
         ColorType::L8 => raw.into_iter().flat_map(|gray| [gray; 3]).collect(),
         other => {
-            return Err(ImageError::Unread { format: Format::Bmp, what: format!("pixels of the kind {other:?}") });
+            return Err(ImageError::Unread {
+                format: Format::Bmp,
+                what: format!("pixels of the kind {other:?}"),
+            });
         }
     };
     Ok(Rgb8 { width, height, pixels })

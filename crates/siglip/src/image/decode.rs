@@ -70,5 +70,6 @@ fn format_of(bytes: &[u8]) -> Result<Format, ImageError> {
 fn is_svg(bytes: &[u8]) -> bool {
     let text = bytes.trim_ascii_start();
     let start = text.get(..text.len().min(1024)).unwrap_or_default();
-    start.starts_with(b"<svg") || (start.starts_with(b"<?xml") && start.windows(4).any(|four| four == b"<svg"))
+    start.starts_with(b"<svg")
+        || (start.starts_with(b"<?xml") && start.windows(4).any(|four| four == b"<svg"))
 }

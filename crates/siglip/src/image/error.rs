@@ -95,7 +95,9 @@ pub enum ImageError {
 
 impl ImageError {
     /// Wraps what the decoder of `format` says.
-    pub(super) fn decoder<E: std::error::Error + Send + Sync + 'static>(format: Format) -> impl Fn(E) -> ImageError {
+    pub(super) fn decoder<E: std::error::Error + Send + Sync + 'static>(
+        format: Format,
+    ) -> impl Fn(E) -> ImageError {
         move |source| ImageError::Decoder { format, source: Box::new(source) }
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, ImageError> 
     }
     let mut decoder = options.read_info(Cursor::new(bytes)).map_err(&failed)?;
     let screen = (decoder.width(), decoder.height());
-    let frame = decoder.next_frame_info().map_err(&failed)?.ok_or(ImageError::Truncated { format: Format::Gif })?;
+    let frame =
+        decoder.next_frame_info().map_err(&failed)?.ok_or(ImageError::Truncated { format: Format::Gif })?;
     let (left, top) = (usize::from(frame.left), usize::from(frame.top));
     let (frame_width, frame_height) = (usize::from(frame.width), usize::from(frame.height));
     let background = frame.transparent.unwrap_or(0);

@@ -54,7 +54,9 @@ pub enum JpegError {
     #[error("it has more than 500 scans")]
     Scans,
     /// A kind of JPEG that is not read.
-    #[error("it has {what}, but what is read is Huffman coding with 8 bits a sample and 1, 3 or 4 components")]
+    #[error(
+        "it has {what}, but what is read is Huffman coding with 8 bits a sample and 1, 3 or 4 components"
+    )]
     Unsupported {
         /// What it has.
         what: String,
@@ -140,7 +142,9 @@ impl<'a> Decoder<'a> {
                 0xC4 => self.huffman_tables(segment)?,
                 0xDB => self.quantization_tables(segment)?,
                 0xDD => {
-                    let &[high, low] = segment else { return Err(JpegError::Segment { marker: "DRI" }.into()) };
+                    let &[high, low] = segment else {
+                        return Err(JpegError::Segment { marker: "DRI" }.into());
+                    };
                     self.restart_interval = usize::from(u16::from_be_bytes([high, low]));
                 }
                 0xE0 => self.jfif |= segment.starts_with(b"JFIF\0") && segment.len() >= 12,

@@ -80,7 +80,10 @@ fn in_tiff(tiff: &[u8]) -> Option<u8> {
     let entries = usize::from(short(directory)?);
     (0..entries).map(|entry| directory.saturating_add(2 + entry * 12)).find_map(|entry| {
         const ORIENTATION: u16 = 0x0112;
-        (short(entry)? == ORIENTATION).then(|| short(entry + 8)).flatten().and_then(|value| value.try_into().ok())
+        (short(entry)? == ORIENTATION)
+            .then(|| short(entry + 8))
+            .flatten()
+            .and_then(|value| value.try_into().ok())
     })
 }
 

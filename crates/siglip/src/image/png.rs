@@ -43,12 +43,21 @@ fn palette(colors: &[u8]) -> [[u8; 3]; 256] {
 ///
 /// Alpha is dropped. Of 16 bits a colour keeps the upper 8, but gray is cut off at 255: Pillow keeps 16-bit gray in
 /// a mode of its own (`I;16`), from which it converts that way.
-fn expand(row: &[u8], width: usize, color: ColorType, depth: BitDepth, palette: &[[u8; 3]; 256], out: &mut Vec<u8>) {
+fn expand(
+    row: &[u8],
+    width: usize,
+    color: ColorType,
+    depth: BitDepth,
+    palette: &[[u8; 3]; 256],
+    out: &mut Vec<u8>,
+) {
     let samples = row.iter().copied();
     let (pairs, triples) = (row.as_chunks::<2>().0, row.as_chunks::<3>().0);
     let (quads, sixes, eights) = (row.as_chunks::<4>().0, row.as_chunks::<6>().0, row.as_chunks::<8>().0);
     match (color, depth) {
-        (ColorType::Rgb, BitDepth::Sixteen) => out.extend(sixes.iter().flat_map(|&[r, _, g, _, b, _]| [r, g, b])),
+        (ColorType::Rgb, BitDepth::Sixteen) => {
+            out.extend(sixes.iter().flat_map(|&[r, _, g, _, b, _]| [r, g, b]))
+        }
         (ColorType::Rgb, _) => out.extend_from_slice(triples.as_flattened()),
         (ColorType::Rgba, BitDepth::Sixteen) => {
             out.extend(eights.iter().flat_map(|&[r, _, g, _, b, _, _, _]| [r, g, b]));
@@ -58,9 +67,9 @@ fn expand(row: &[u8], width: usize, color: ColorType, depth: BitDepth, palette: 
             out.extend(quads.iter().flat_map(|&[gray, ..]| [gray; 3]));
         }
         (ColorType::GrayscaleAlpha, _) => out.extend(pairs.iter().flat_map(|&[gray, _]| [gray; 3])),
-        (ColorType::Grayscale, BitDepth::Sixteen) => out.extend(
-            pairs.iter().flat_map(|&[high, low]| [if high == 0 { low } else { 255 }; 3]),
-        ),
+        (ColorType::Grayscale, BitDepth::Sixteen) => {
+            out.extend(pairs.iter().flat_map(|&[high, low]| [if high == 0 { low } else { 255 }; 3]))
+        }
         (ColorType::Grayscale, BitDepth::Eight) => out.extend(samples.flat_map(|gray| [gray; 3])),
         (ColorType::Indexed, BitDepth::Eight | BitDepth::Sixteen) => {
             out.extend(samples.flat_map(|index| palette[usize::from(index)]));

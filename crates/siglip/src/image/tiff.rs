@@ -22,7 +22,8 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, ImageError> 
     limits.check_size(width.into(), height.into())?;
     let mut own_limits = ::tiff::decoder::Limits::default();
     // Eight bytes a pixel: RGBA of 16 bits.
-    own_limits.decoding_buffer_size = usize::try_from(limits.max_pixels.saturating_mul(8)).unwrap_or(usize::MAX);
+    own_limits.decoding_buffer_size =
+        usize::try_from(limits.max_pixels.saturating_mul(8)).unwrap_or(usize::MAX);
     own_limits.intermediate_buffer_size = own_limits.decoding_buffer_size;
     let mut decoder = decoder.with_limits(own_limits);
     let color = decoder.colortype().map_err(&failed)?;
@@ -37,7 +38,8 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, ImageError> 
     let samples = decoder.read_image().map_err(&failed)?;
 
     let (width, height) = (width as usize, height as usize);
-    let unread = || ImageError::Unread { format: Format::Tiff, what: format!("pixels of the kind {color:?}") };
+    let unread =
+        || ImageError::Unread { format: Format::Tiff, what: format!("pixels of the kind {color:?}") };
     let (count, depth) = match color {
         ColorType::Gray(depth) | ColorType::Palette(depth) => (1, depth),
         ColorType::GrayA(depth) => (2, depth),
@@ -52,7 +54,9 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, ImageError> 
             .collect(),
         (DecodingResult::U8(bytes), _) if depth == 8 => bytes,
         // Gray of more than 8 bits is cut off at 0 and 255; of colours the upper 8 bits are kept.
-        (DecodingResult::U16(gray), ColorType::Gray(16)) => gray.iter().map(|&gray| gray.min(255) as u8).collect(),
+        (DecodingResult::U16(gray), ColorType::Gray(16)) => {
+            gray.iter().map(|&gray| gray.min(255) as u8).collect()
+        }
         (DecodingResult::I16(gray), ColorType::Gray(16)) => {
             gray.iter().map(|&gray| gray.clamp(0, 255) as u8).collect()
         }
@@ -91,7 +95,9 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, ImageError> 
         ColorType::GrayA(_) => out.extend(bytes.as_chunks::<2>().0.iter().flat_map(|&[gray, _]| [gray; 3])),
         ColorType::RGBA(_) if multiplied => out.extend(quads.flat_map(|&[r, g, b, alpha]| {
             // Pillow divides the alpha out again.
-            [r, g, b].map(|color| if alpha == 0 { 0 } else { (u32::from(color) * 255 / u32::from(alpha)).min(255) as u8 })
+            [r, g, b].map(|color| {
+                if alpha == 0 { 0 } else { (u32::from(color) * 255 / u32::from(alpha)).min(255) as u8 }
+            })
         })),
         ColorType::RGBA(_) => out.extend(quads.flat_map(|&[r, g, b, _]| [r, g, b])),
         ColorType::CMYK(_) => out.extend(quads.flat_map(|&[c, m, y, k]| jpeg::rgb_of_inks([c, m, y], k))),

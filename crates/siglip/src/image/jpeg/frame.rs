@@ -48,7 +48,8 @@ impl Frame {
         if *precision != 8 {
             return Err(JpegError::Unsupported { what: format!("{precision} bits a sample") });
         }
-        let (width, height) = (usize::from(u16::from_be_bytes([*w1, *w0])), usize::from(u16::from_be_bytes([*h1, *h0])));
+        let (width, height) =
+            (usize::from(u16::from_be_bytes([*w1, *w0])), usize::from(u16::from_be_bytes([*h1, *h0])));
         if rest.len() != usize::from(*count) * 3 {
             return Err(JpegError::Segment { marker: "SOF" });
         }

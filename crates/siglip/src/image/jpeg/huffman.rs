@@ -72,7 +72,11 @@ impl Huffman {
             if next < self.limit[length as usize] {
                 bits.skip(length);
                 let place = (next >> (16 - length)) as i32 + self.offset[length as usize];
-                return usize::try_from(place).ok().and_then(|place| self.symbols.get(place)).copied().unwrap_or(0);
+                return usize::try_from(place)
+                    .ok()
+                    .and_then(|place| self.symbols.get(place))
+                    .copied()
+                    .unwrap_or(0);
             }
         }
         bits.skip(17);
@@ -92,7 +96,7 @@ pub(super) fn extend(bits: u32, size: u32) -> i32 {
 /// Where the coefficients of a block belong, in the order in which they are coded. What a damaged run puts past the
 /// end goes to the last place, as in libjpeg.
 pub(super) const ZIGZAG: [u8; 80] = [
-    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21,
-    28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
-    47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
+    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7,
+    14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39,
+    46, 53, 60, 61, 54, 47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
 ];

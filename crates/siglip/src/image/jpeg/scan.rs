@@ -65,7 +65,8 @@ impl Decoder<'_> {
         let frame = self.frame.as_ref().ok_or(JpegError::Missing { what: "a frame" })?;
         let (parts, band) = parse(header, frame)?;
         for part in &parts {
-            let (Some(component), Some(table)) = (frame.components.get(part.index), self.tables.get_mut(part.index))
+            let (Some(component), Some(table)) =
+                (frame.components.get(part.index), self.tables.get_mut(part.index))
             else {
                 return Err(MALFORMED);
             };
@@ -87,7 +88,8 @@ impl Decoder<'_> {
                     let dc = table(&self.dc, part.dc, NO_DC).and_then(Huffman::for_dc)?;
                     let ac = table(&self.ac, part.ac, NO_AC)?;
                     let quantization = self.tables.get(part.index).copied().flatten();
-                    let quantization = quantization.ok_or(JpegError::Missing { what: "a quantization table" })?;
+                    let quantization =
+                        quantization.ok_or(JpegError::Missing { what: "a quantization table" })?;
                     let stride = frame.components.get(part.index).ok_or(MALFORMED)?.stride();
                     Ok(Tables { dc, ac, quantization, stride })
                 })
@@ -104,7 +106,8 @@ impl Decoder<'_> {
             );
         } else {
             if self.coefficients.is_empty() {
-                let blocks = |component: &Component| vec![[0; 64]; component.padded_across * component.padded_down];
+                let blocks =
+                    |component: &Component| vec![[0; 64]; component.padded_across * component.padded_down];
                 self.coefficients = frame.components.iter().map(blocks).collect();
             }
             let coefficients = &mut self.coefficients;

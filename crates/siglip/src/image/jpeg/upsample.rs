@@ -69,7 +69,12 @@ pub(super) fn row(
         }
         Upsampling::WiderAndHigher => {
             sums.clear();
-            sums.extend(samples(near).iter().zip(samples(far)).map(|(&near, &far)| i16::from(near) * 3 + i16::from(far)));
+            sums.extend(
+                samples(near)
+                    .iter()
+                    .zip(samples(far))
+                    .map(|(&near, &far)| i16::from(near) * 3 + i16::from(far)),
+            );
             widen::<8, 7, 4>(sums, out);
         }
         Upsampling::Repeat(across, down) => {
@@ -85,14 +90,17 @@ pub(super) fn row(
 #[inline(always)]
 fn widen<const LEFT: i16, const RIGHT: i16, const SHIFT: u32>(samples: &[i16], out: &mut [u8]) {
     let blend = |near: i16, far: i16, bias: i16| ((near * 3 + far + bias) >> SHIFT) as u8;
-    let ([first, .., last], [second, ..], [.., last_but_one, _]) = (samples, samples.get(1..).unwrap_or_default(), samples)
+    let ([first, .., last], [second, ..], [.., last_but_one, _]) =
+        (samples, samples.get(1..).unwrap_or_default(), samples)
     else {
         return;
     };
     let count = samples.len();
     let Some(out) = out.get_mut(..2 * count) else { return };
     let (pairs, _) = out.as_chunks_mut::<2>();
-    let (Some((head, pairs)), inner) = (pairs.split_first_mut(), samples.get(1..count - 1).unwrap_or_default()) else {
+    let (Some((head, pairs)), inner) =
+        (pairs.split_first_mut(), samples.get(1..count - 1).unwrap_or_default())
+    else {
         return;
     };
     *head = [blend(*first, *first, LEFT), blend(*first, *second, RIGHT)];

@@ -1,0 +1,196 @@
+"""The program's commands: files, exit codes, sentences, signals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import requests
+
+from conftest import MODEL, PROGRAM, ROOT, run, wait_for
+
+
+def test_the_three_formats_hold_the_same(tmp_path):
+    lines = ["a photo of a cat", "", "犬の写真", "naïve café — “quotes”", "x" * 60]
+    source = tmp_path / "texts.txt"
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name in ("e.npy", "e.parquet", "e.jsonl"):
+        done = run("embed", "--demo", "--text", source, "--output", tmp_path / name, "--truncate")
+        assert done.returncode == 0, done.stderr
+    array = np.load(tmp_path / "e.npy")
+    table = pyarrow.parquet.read_table(tmp_path / "e.parquet")
+    rows = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert array.dtype == np.float32 and array.shape[0] == len(lines)
+    assert table["text"].to_pylist() == [row["text"] for row in rows] == lines
+    assert np.array_equal(array, np.array(table["embedding"].to_pylist(), np.float32))
+    assert np.array_equal(array, np.array([row["embedding"] for row in rows], np.float32))
+    assert os.stat(tmp_path / "e.npy").st_mode & 0o044, "the file is for its owner alone"
+
+    done = run("embed", "--demo", "--text", "-", "-o", tmp_path / "stdin.npy", "--truncate", input="\n".join(lines))
+    assert done.returncode == 0 and np.array_equal(np.load(tmp_path / "stdin.npy"), array)
+    done = run("embed", "--demo", "--text", "-", "-o", tmp_path / "none.npy", input="")
+    assert done.returncode == 0 and np.load(tmp_path / "none.npy").shape == (0, array.shape[1])
+
+
+def test_embeddings_are_those_of_transformers(tmp_path):
+    import torch
+    from transformers import AutoTokenizer, SiglipTextModel
+
+    texts = ["a photo of a dog", "red car", "the number seven", "a slice of pizza on a plate"]
+    for precision, lowest in [("f32", 0.99999), ("bf16", 0.9998), ("int8", 0.995)]:
+        output = tmp_path / f"{precision}.npy"
+        done = run("embed", "--demo", "--text", "-", "-o", output, "--precision", precision, input="\n".join(texts))
+        assert done.returncode == 0, done.stderr
+        ids = AutoTokenizer.from_pretrained(MODEL)(texts, padding="max_length", max_length=64, return_tensors="pt")
+        with torch.no_grad():
+            model = SiglipTextModel.from_pretrained(MODEL, dtype=torch.float32).eval()
+            expected = model(input_ids=ids["input_ids"]).pooler_output.double().numpy()
+        got = np.load(output).astype(np.float64)
+        cosine = (got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)
+        assert cosine.min() >= lowest, (precision, cosine)
+
+
+@pytest.mark.parametrize(
+    "text, words", [(b"ok\n\xff\xfe\n", "line 2 of standard input is not UTF-8"), (b"a\n" + b"word " * 300, "line 2")]
+)
+def test_a_bad_line_is_named_and_nothing_is_left(tmp_path, text, words):
+    done = subprocess.run(
+        [PROGRAM, "embed", "--demo", "--text", "-", "-o", tmp_path / "e.npy"], input=text, capture_output=True
+    )
+    assert done.returncode == 1 and words in done.stderr.decode(), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path):
+    process = subprocess.Popen(
+        [PROGRAM, "embed", "--demo", "--text", "-", "-o", tmp_path / "e.npy"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdin.write(b"a line\n" * 100)
+    process.stdin.flush()
+    wait_for(lambda: any(tmp_path.iterdir()))
+    process.send_signal(signal.SIGINT)
+    process.stdin.close()
+    assert process.wait(timeout=60) == 1 and b"interrupted" in process.stderr.read()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("this system does not mount a tmpfs")
+    try:
+        for name in ("e.npy", "e.parquet", "e.jsonl"):
+            done = run("embed", "--demo", "--text", "-", "-o", tmp_path / name, input="a line\n" * 2000)
+            assert done.returncode == 1 and "No space left" in done.stderr, done.stderr
+            assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path])
+
+
+def test_wrong_usage_is_2_and_failed_work_is_1(tmp_path):
+    for args, code, words in [
+        (["embed", "--demo", "--text", "-", "-o", "x.txt"], 2, ".npy, .parquet or .jsonl"),
+        (["bench"], 2, "--model DIR"),
+        (["serve", "--demo", "--device", "cuda"], 2, "CPU only"),
+        (["serve", "--demo", "--http-port", "99999"], 2, "99999"),
+        (["bench", "--demo", "--precision", "fp8"], 2, "f32, bf16 or int8"),
+        (["embed", "--demo", "--text", tmp_path / "none", "-o", tmp_path / "e.npy"], 1, "none cannot be read"),
+        (["bench", "--model", tmp_path], 1, "no config.json"),
+        (["bench", "--model", tmp_path / "nowhere"], 1, "is not a folder"),
+    ]:
+        done = run(*args)
+        assert done.returncode == code and words in done.stderr, (args, done)
+
+
+def test_a_broken_model_is_named(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(MODEL, model)
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    done = run("bench", "--model", model)
+    assert done.returncode == 1 and "model.safetensors" in done.stderr, done.stderr
+    weights.write_bytes(whole[:5])
+    assert run("bench", "--model", model).returncode == 1
+    weights.write_bytes(whole)
+    (model / "spiece.model").unlink()
+    (model / "tokenizer.json").unlink()
+    done = run("embed", "--model", model, "--text", "-", "-o", tmp_path / "e.npy", input="a")
+    assert done.returncode == 1 and "tokenizer" in done.stderr, done.stderr
+
+
+def test_a_port_in_use_is_named(server):
+    done = run("serve", "--demo")
+    assert done.returncode == 1 and "port 8000" in done.stderr and "--http-port" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_taken_in_is_answered_before_the_end(other_server, sent):
+    server = other_server("--demo", "--threads", "1", "--isa", "portable", "--precision", "f32")
+    ids = [5] * 64 * 8
+    tensor = {"name": "INPUT_IDS", "shape": [8, 64], "datatype": "INT64", "data": ids}
+    statuses = []
+
+    def post():
+        statuses.append(requests.post(f"{server.models}/siglip_text/infer", json={"inputs": [tensor]}).status_code)
+
+    threads = [threading.Thread(target=post) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    # All requests are sent well before the signal; the first batches are still being computed.
+    stats = f"{server.models}/siglip_text/stats"
+    wait_for(lambda: requests.get(stats).json()["model_stats"][0]["execution_count"] > 0)
+    time.sleep(0.2)
+    assert server.stop(sent) == 0
+    for thread in threads:
+        thread.join(timeout=30)
+    assert statuses == [200] * 16
+
+
+def test_a_full_queue_is_503(other_server):
+    server = other_server("--demo", "--threads", "1", "--isa", "portable", "--precision", "f32", "--max-queue-size", "8")
+    tensor = {"name": "INPUT_IDS", "shape": [8, 64], "datatype": "INT64", "data": [5] * 64 * 8}
+    responses = []
+
+    def post():
+        responses.append(requests.post(f"{server.models}/siglip_text/infer", json={"inputs": [tensor]}))
+
+    threads = [threading.Thread(target=post) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    statuses = [response.status_code for response in responses]
+    assert set(statuses) == {200, 503} and len(statuses) == 40, statuses
+    assert all(response.json()["error"] for response in responses if response.status_code == 503)
+
+
+def test_bench_and_doctor_speak_json():
+    done = run("bench", "--demo", "--seconds", "0.1", "--batch-size", "1,4", "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["batch_size"] for line in lines] == [1, 4]
+    contract = (
+        "model tower precision device batch_size threads items_per_s p50_ms gflop_per_item peak_gflops "
+        "fraction_of_peak load_s rss_mb"
+    )
+    assert set(contract.split()) <= set(lines[0])
+    report = json.loads(run("doctor", "--json").stdout)
+    assert any(kernels["isa"] == "portable" and kernels["available"] for kernels in report["kernels"])
+
+
+def test_the_config_file_and_the_environment(tmp_path, other_server):
+    config = tmp_path / "siglip.toml"
+    config.write_text("demo = true\nmax-batch-size = 4\n")
+    server = other_server("--config", str(config))
+    assert requests.get(f"{server.models}/siglip_text/config").json()["max_batch_size"] == 4
+    done = run("serve", "--config", config, env=os.environ | {"SIGLIP_HTTP_PORT": "no"})
+    assert done.returncode == 2 and "SIGLIP_HTTP_PORT" in done.stderr or "no" in done.stderr
+    assert (ROOT / "README.md").exists()
