@@ -7,8 +7,15 @@ use crate::simd::Simd;
 #[inline(always)]
 pub(crate) unsafe fn exp2<S: Simd>(x: S::V) -> S::V {
     // Minimax coefficients of 2^f on [-0.5, 0.5], relative error 2e-9 before rounding.
-    const C: [f32; 7] =
-        [1.0, 0.693_147_2, 0.240_226_48, 0.055_503_32, 0.009_618_416, 0.001_339_905_2, 0.000_153_592_18];
+    const C: [f32; 7] = [
+        1.0,
+        std::f32::consts::LN_2,
+        0.240_226_48,
+        0.055_503_32,
+        0.009_618_416,
+        0.001_339_905_2,
+        0.000_153_592_18,
+    ];
     // SAFETY: the caller enables the instructions.
     unsafe {
         let n = S::round(x);

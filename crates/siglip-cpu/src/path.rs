@@ -335,12 +335,17 @@ mod bf16_dot {
         }
         #[inline(always)]
         unsafe fn store(p: *mut u16, v: __m512) {
-            unsafe { _mm256_storeu_si256(p.cast(), core::mem::transmute(_mm512_cvtneps_pbh(v))) }
+            unsafe {
+                _mm256_storeu_si256(
+                    p.cast(),
+                    core::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)),
+                )
+            }
         }
         #[inline(always)]
         unsafe fn store_first(p: *mut u16, n: usize, v: __m512) {
             unsafe {
-                let halves: __m256i = core::mem::transmute(_mm512_cvtneps_pbh(v));
+                let halves = core::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
                 _mm256_mask_storeu_epi16(p.cast(), crate::simd::avx512_first(n), halves);
             }
         }

@@ -386,10 +386,10 @@ fn check_quantized_rows<P: Kernels<Activation = u8, Weight = i8>>() {
         let mut x: Vec<P::Inner> = (0..padded).map(|i| P::Inner::from_f32(exact(i * 7) * 1.7)).collect();
         let (mut out, mut scale, mut row) = (vec![0; padded], RowScale::default(), vec![0.0; padded]);
         let mut quantize = |x: &[P::Inner]| {
-            let (out, row) = (out.as_mut_ptr(), row.as_mut_ptr());
+            let (q, row) = (out.as_mut_ptr(), row.as_mut_ptr());
             // SAFETY: the buffers are as long as the padded row, and the path runs here.
-            unsafe { P::quantize(&Quantize { x: x.as_ptr(), size, out, scale: &raw mut scale, row }) };
-            (scale, unsafe { std::slice::from_raw_parts(out, size) }.to_vec())
+            unsafe { P::quantize(&Quantize { x: x.as_ptr(), size, out: q, scale: &raw mut scale, row }) };
+            (scale, out[..size].to_vec())
         };
         let (scale, bytes) = quantize(&x);
         for (value, byte) in to_f32(&x).into_iter().zip(&bytes) {

@@ -234,7 +234,6 @@ fn for_all_kernels(check: impl Fn(&Options)) {
     let pool = Arc::new(Pool::new(2).unwrap());
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         for isa in Isa::candidates(precision) {
-            println!("{isa}, {precision}");
             check(&Options {
                 precision,
                 isa,
