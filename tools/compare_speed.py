@@ -25,7 +25,7 @@ TEXTS = [f"a photo of {n} {thing}, seen from the {side}" for n in ("one", "two")
          ("cats", "red cars", "old houses", "trees in autumn") for side in ("left", "right", "front", "air")]
 
 
-def serve_torch(model, precision, threads):
+def serve_torch(model, precision, threads, save):
     """Answers batch sizes on standard input with seconds a batch on standard output; `-` with embeddings of TEXTS."""
     import torch
     from transformers import AutoTokenizer, SiglipTextModel
@@ -40,7 +40,7 @@ def serve_torch(model, precision, threads):
     for line in sys.stdin:
         with torch.inference_mode():
             if line.strip() == "-":
-                np.save(sys.argv[-1], tower(input_ids=texts).pooler_output.float().numpy())
+                np.save(save, tower(input_ids=texts).pooler_output.float().numpy())
                 print("saved", flush=True)
                 continue
             batch, seconds = line.split()
@@ -58,8 +58,9 @@ class Torch:
     def __init__(self, model, precision, threads):
         self.saved = Path(tempfile.mkdtemp()) / "embeddings.npy"
         arguments = [sys.executable, __file__, str(model), "--serve-torch", precision, "--threads", str(threads)]
+        arguments += ["--save", str(self.saved)]
         self.process = subprocess.Popen(
-            [*arguments, str(self.saved)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self.process.stdout.readline() == "ready\n", "PyTorch did not start"
 
@@ -83,7 +84,7 @@ class Torch:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("saved", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("--save", help=argparse.SUPPRESS)
     parser.add_argument("--serve-torch", help=argparse.SUPPRESS)
     parser.add_argument("--program", default="target/release/siglip")
     parser.add_argument("--threads", type=int, default=2)
@@ -92,7 +93,7 @@ def main():
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
     args = parser.parse_args()
     if args.serve_torch:
-        return serve_torch(args.model, args.serve_torch, args.threads)
+        return serve_torch(args.model, args.serve_torch, args.threads, args.save)
 
     def program(*arguments, **options):
         command = [args.program, "--log", "error", *map(str, arguments), "--model", str(args.model), "--threads", str(args.threads)]

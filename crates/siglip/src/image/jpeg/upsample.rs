@@ -48,7 +48,7 @@ pub(super) fn row(
         plane.get(start..start + component.width).unwrap_or_default()
     };
     // The row that the image's row lies in, and the one it lies next to; past the edges the outermost again.
-    let (near, far) = (y / 2, if y % 2 == 0 { (y / 2).saturating_sub(1) } else { y / 2 + 1 });
+    let (near, far) = (y / 2, if y.is_multiple_of(2) { (y / 2).saturating_sub(1) } else { y / 2 + 1 });
     match upsampling {
         Upsampling::None => {
             let samples = samples(y);
@@ -62,7 +62,7 @@ pub(super) fn row(
             widen::<1, 2, 2>(sums, out);
         }
         Upsampling::Higher => {
-            let bias = if y % 2 == 0 { 1 } else { 2 };
+            let bias = if y.is_multiple_of(2) { 1 } else { 2 };
             for ((out, &near), &far) in out.iter_mut().zip(samples(near)).zip(samples(far)) {
                 *out = ((u16::from(near) * 3 + u16::from(far) + bias) >> 2) as u8;
             }
