@@ -4,7 +4,7 @@
 //! kernels are written once over [`crate::path::Path`], which builds on it.
 //!
 //! The methods are `inline(always)` and carry no `target_feature` of their own: they are compiled into whichever
-//! function calls them. Only the entry points (see [`crate::table`]) name their features, so only there does the
+//! function calls them. Only the entry points (see [`crate::kernels`]) name their features, so only there does the
 //! compiler emit the wide instructions, and only there must a caller have checked that the machine has them.
 
 #[cfg(target_arch = "x86_64")]
