@@ -86,7 +86,7 @@ fn bodies_that_are_too_large() {
         .send(format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n").as_bytes())
         .unwrap();
     assert_error(&client.receive().unwrap(), 413, words);
-    assert!(client.is_closed_within(Duration::from_secs(2)));
+    assert!(client.is_closed_within(Duration::from_secs(30)));
 
     let mut client = Client::connect(server.http);
     client
@@ -111,15 +111,15 @@ fn connections_that_stand_still() {
     let mut slow = Client::connect(server.http);
     slow.send(b"GET /v2/health/live HTTP/1.1\r\nHos").unwrap();
     let mut silent = Client::connect(server.http);
-    assert!(slow.is_closed_within(Duration::from_secs(5)));
-    assert!(silent.is_closed_within(Duration::from_secs(5)));
+    assert!(slow.is_closed_within(Duration::from_secs(30)));
+    assert!(silent.is_closed_within(Duration::from_secs(30)));
 
     let mut short = Client::connect(server.http);
     short
         .send(format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{").as_bytes())
         .unwrap();
     assert_error(&short.receive().unwrap(), 408, "nothing of the request body arrived for 0.3 seconds");
-    assert!(short.is_closed_within(Duration::from_secs(2)));
+    assert!(short.is_closed_within(Duration::from_secs(30)));
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn more_connections_than_allowed_wait_for_their_turn() {
     third.set_timeout(Duration::from_millis(200));
     assert!(third.receive().is_err());
     drop(first);
-    third.set_timeout(Duration::from_secs(5));
+    third.set_timeout(Duration::from_secs(30));
     assert_eq!(third.receive().unwrap().status, 200);
 }
 

@@ -52,7 +52,7 @@ impl Gate {
     pub(crate) fn wait_for_batches(&self, count: usize) {
         let state = self.0.0.lock().unwrap();
         let begun = |state: &mut State| state.batches.len() < count;
-        let timeout = std::time::Duration::from_secs(10);
+        let timeout = std::time::Duration::from_secs(60);
         let (_state, result) = self.0.1.wait_timeout_while(state, timeout, begun).unwrap();
         assert!(!result.timed_out(), "the engine did not begin {count} batches");
     }
