@@ -1,6 +1,6 @@
 //! Nearest-neighbour classification by cosine, as the original deployment was validated with.
 //!
-//! The results are those of scikit-learn's `KNeighborsClassifier(n_neighbors=k, weights="distance", metric="cosine")`:
+//! The rules are those of scikit-learn's `KNeighborsClassifier(n_neighbors=k, weights="distance", metric="cosine")`:
 //! each of the `k` nearest training embeddings votes for its class with weight 1/distance; if any of them is at distance
 //! zero, only those vote, with weight one. Where classes tie, the lower number wins.
 
@@ -47,7 +47,12 @@ impl Classifier {
     /// # Errors
     ///
     /// [`KnnError`] if the numbers do not fit each other.
-    pub fn new(mut embeddings: Vec<f32>, width: usize, classes: Vec<usize>, neighbours: usize) -> Result<Self, KnnError> {
+    pub fn new(
+        mut embeddings: Vec<f32>,
+        width: usize,
+        classes: Vec<usize>,
+        neighbours: usize,
+    ) -> Result<Self, KnnError> {
         if width == 0 || embeddings.len() != width * classes.len() {
             return Err(KnnError::Shape { embeddings: embeddings.len(), width, classes: classes.len() });
         }
@@ -87,7 +92,8 @@ impl Classifier {
         let mut nearest: Vec<(f32, usize)> = Vec::with_capacity(self.neighbours + 1);
         for (row, candidate) in self.embeddings.chunks(self.width).enumerate() {
             let distance = (1.0 - dot(&query, candidate)).clamp(0.0, 2.0);
-            if nearest.len() == self.neighbours && nearest.last().is_some_and(|&(worst, _)| distance >= worst) {
+            if nearest.len() == self.neighbours && nearest.last().is_some_and(|&(worst, _)| distance >= worst)
+            {
                 continue;
             }
             let at = nearest.partition_point(|&(other, _)| other <= distance);
@@ -141,7 +147,9 @@ mod tests {
 
     #[test]
     fn numbers_that_do_not_fit_are_refused() {
-        let refused = |len, width, classes: Vec<usize>, k| Classifier::new(vec![1.0; len], width, classes, k).unwrap_err();
+        let refused = |len, width, classes: Vec<usize>, k| {
+            Classifier::new(vec![1.0; len], width, classes, k).unwrap_err()
+        };
         assert_eq!(refused(3, 2, vec![0, 1], 1), KnnError::Shape { embeddings: 3, width: 2, classes: 2 });
         assert_eq!(refused(4, 2, vec![0, 1], 3), KnnError::TooFew { neighbours: 3, count: 2 });
     }

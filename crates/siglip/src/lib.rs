@@ -13,6 +13,7 @@
 pub mod config;
 pub mod engine;
 pub mod image;
+pub mod knn;
 pub mod model;
 pub mod preprocessor;
 pub mod reference;
