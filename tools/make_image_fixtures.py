@@ -19,7 +19,7 @@ import zlib
 
 import numpy as np
 import PIL
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 WAYS = {
     "bicubic384": (384, Image.Resampling.BICUBIC),
@@ -323,6 +323,41 @@ def bmp16(width, height, seed, masks):
     return b"BM" + struct.pack("<IHHI", offset + len(data), 0, 0, offset) + head + extra + data
 
 
+def bmp_rle(width, height, bits, seed):
+    """Run-length coded: runs, literals of odd and even length, ends of lines, the end of the picture."""
+    rng = np.random.default_rng(seed)
+    data = b""
+    for _ in range(height):
+        x = 0
+        while x < width - 4:
+            count = int(rng.integers(4, min(12, width - x) + 1))
+            values = rng.integers(0, 256, count).astype(np.uint8).tobytes()
+            if rng.integers(0, 2):
+                data += bytes([count, values[0]])
+            else:
+                if bits == 4:
+                    # Of odd literals Pillow loses the last pixel.
+                    count -= count % 2
+                    values = values[: count // 2]
+                data += bytes([0, count]) + values + bytes(len(values) % 2)
+            x += count
+        data += bytes([0, 0])
+    data += bytes([0, 1])
+    colors = rng.integers(0, 256, (1 << bits, 4)).astype(np.uint8).tobytes()
+    offset = 54 + len(colors)
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, {8: 1, 4: 2}[bits], len(data), 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", offset + len(data), 0, 0, offset) + head + colors + data
+
+
+def bmp32(image):
+    """32 bits a pixel, red in the lowest byte."""
+    data = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).convert("RGBA").tobytes()
+    masks = struct.pack("<IIII", 0xFF, 0xFF00, 0xFF0000, 0xFF000000)
+    offset = 54 + 16 + 36 + 12
+    head = struct.pack("<IiiHHIIiiII", 108, *image.size, 1, 32, 3, len(data), 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", offset + len(data), 0, 0, offset) + head + masks + bytes(48) + data
+
+
 def bmps():
     image = picture(37, 29, 160)
     for mode in ("1", "L", "P", "RGB", "RGBA"):
@@ -335,6 +370,14 @@ def bmps():
     data, stride = rgb[54:], (37 * 3 + 3) // 4 * 4
     flipped = b"".join(data[i : i + stride] for i in range(len(data) - stride, -1, -stride))
     yield "top_down_37x29.bmp", rgb[:22] + struct.pack("<i", -29) + rgb[26:54] + flipped
+    for bits in (8, 4):
+        yield f"rle{bits}_33x14.bmp", bmp_rle(33, 14, bits, 164)
+    yield "bit_fields32_37x29.bmp", bmp32(image)
+    palette = image.quantize(16)
+    colors = bytes(np.array(palette.getpalette("RGB"), np.uint8).reshape(-1, 3)[:16, ::-1])
+    rows = [packed(row[None], 4)[1:].ljust(20, b"\0") for row in np.asarray(palette)[::-1]]
+    head = struct.pack("<IHHHH", 12, 37, 29, 1, 4) + colors
+    yield "os2_37x29.bmp", b"BM" + struct.pack("<IHHI", 14 + len(head) + 20 * 29, 0, 0, 14 + len(head)) + head + b"".join(rows)
     yield "truncated.bmp", rgb[: len(rgb) // 2]
 
 
@@ -356,6 +399,7 @@ def tiffs():
     yield "pages_43x31.tif", saved(image, "TIFF", save_all=True, append_images=[picture(20, 20, 171)])
     yield "predictor_43x31.tif", saved(image, "TIFF", compression="tiff_lzw", tiffinfo={317: 2})
     yield "planar_43x31.tif", planar_tiff(image)
+    yield "big_endian_43x31.tif", saved(image, "TIFF", big_endian=True)
     yield "white_is_zero_43x31.tif", saved(image.convert("L"), "TIFF", tiffinfo={262: 0})
     yield "white_is_zero_bits_43x31.tif", saved(image.convert("1"), "TIFF", tiffinfo={262: 0})
     yield "truncated.tif", saved(image, "TIFF")[:2000]
@@ -395,6 +439,10 @@ def expected(data):
             "sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
             "pixels": [[y, x, *pixels[y, x].tolist()] for y, x in places],
         }
+    if opened.getexif().get(0x0112, 1) != 1:
+        # Turned upright first: an option, off by default.
+        upright = ImageOps.exif_transpose(opened).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
+        entry["upright224"] = hashlib.sha256(upright.tobytes()).hexdigest()
     return entry
 
 

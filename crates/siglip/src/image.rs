@@ -19,6 +19,7 @@
 
 mod base64;
 mod bmp;
+mod bytes;
 mod decode;
 mod error;
 mod gif;

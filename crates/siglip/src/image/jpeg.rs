@@ -1,7 +1,8 @@
 //! A JPEG decoder whose pixels are libjpeg-turbo's, as Pillow sets it up: accurate integer IDCT, fancy upsampling.
 //!
-//! The decoders in pure Rust that are in wide use round differently in the transform and in chroma upsampling: close
-//! for the eye, but far from byte for byte. This one does libjpeg's arithmetic throughout, and treats damaged data
+//! The decoders in pure Rust that are in wide use round differently in the transform and in chroma upsampling: of 88
+//! files, `zune-jpeg` 0.5 decodes 9 to the same pixels (6.5 % of the values differ, by up to 40), `jpeg-decoder` 0.3
+//! 11 (5.4 %, up to 11). This one does libjpeg's arithmetic throughout, and treats damaged data
 //! as libjpeg does. Baseline, extended and progressive Huffman-coded files with 8 bits a sample are read: gray,
 //! YCbCr, RGB, CMYK and YCCK. Not read: arithmetic coding, lossless, 12 bits.
 

@@ -5,6 +5,7 @@
 
 use super::Format;
 use super::decode::Rgb8;
+use super::tiff::directory_entry;
 
 /// The orientation (1 to 8) that the file states; 1, upright, if it states none or nothing sensible.
 pub(super) fn find(bytes: &[u8], format: Format) -> u8 {
@@ -63,28 +64,8 @@ fn in_webp(bytes: &[u8]) -> Option<&[u8]> {
 
 /// The orientation tag of the first directory of TIFF data.
 fn in_tiff(tiff: &[u8]) -> Option<u8> {
-    let little = match tiff.get(..4)? {
-        b"II*\0" => true,
-        b"MM\0*" => false,
-        _ => return None,
-    };
-    let short = |at: usize| {
-        let two = *tiff.get(at..)?.first_chunk::<2>()?;
-        Some(if little { u16::from_le_bytes(two) } else { u16::from_be_bytes(two) })
-    };
-    let long = |at: usize| {
-        let four = *tiff.get(at..)?.first_chunk::<4>()?;
-        Some((if little { u32::from_le_bytes(four) } else { u32::from_be_bytes(four) }) as usize)
-    };
-    let directory = long(4)?;
-    let entries = usize::from(short(directory)?);
-    (0..entries).map(|entry| directory.saturating_add(2 + entry * 12)).find_map(|entry| {
-        const ORIENTATION: u16 = 0x0112;
-        (short(entry)? == ORIENTATION)
-            .then(|| short(entry + 8))
-            .flatten()
-            .and_then(|value| value.try_into().ok())
-    })
+    const ORIENTATION: u16 = 0x0112;
+    directory_entry(tiff, ORIENTATION)?.value.try_into().ok()
 }
 
 /// Turns the pixels upright.

@@ -9,6 +9,7 @@
 //! The vertical pass runs along rows. The horizontal one takes a strip of rows at a time and turns it on its side,
 //! so that it runs along columns of the strip.
 
+use super::bytes::transpose;
 use crate::preprocessor::Resample;
 
 /// Bits after the point of a weight: 32, less 8 of the pixel, less 2 for the sum's overshoot.
@@ -16,6 +17,9 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 
 /// Rows that the horizontal pass works on together.
 const STRIP: usize = 16;
+
+/// Bytes of a row that the vertical pass works on together.
+const LANES: usize = 64;
 
 /// For each pixel of the result along one side, the pixels that it is made of and their weights.
 pub(super) struct Weights {
@@ -89,19 +93,19 @@ pub(super) fn rgb8(pixels: Vec<u8>, from: (usize, usize), to: (usize, usize), fi
     if from.0 != to.0 {
         let weights = Weights::new(from.0, to.0, filter);
         let mut narrowed = vec![0; to.0 * from.1 * 3];
-        arch.dispatch(
-            #[inline(always)]
-            || horizontal(&pixels, from.0, &weights, to.0, &mut narrowed),
-        );
+        arch.dispatch(Horizontal {
+            source: &pixels,
+            width: from.0,
+            weights: &weights,
+            new_width: to.0,
+            out: &mut narrowed,
+        });
         pixels = narrowed;
     }
     if from.1 != to.1 {
         let weights = Weights::new(from.1, to.1, filter);
         let mut resized = vec![0; to.0 * to.1 * 3];
-        arch.dispatch(
-            #[inline(always)]
-            || vertical(&pixels, to.0 * 3, &weights, &mut resized),
-        );
+        arch.dispatch(Vertical { source: &pixels, width: to.0 * 3, weights: &weights, out: &mut resized });
         pixels = resized;
     }
     pixels
@@ -116,32 +120,62 @@ fn to_byte(sum: i32) -> u8 {
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
 /// The horizontal pass over all rows of `source`, each `width` pixels, into rows of `new_width`.
-#[inline(always)]
-fn horizontal(source: &[u8], width: usize, weights: &Weights, new_width: usize, out: &mut [u8]) {
-    // The strip on its side: for each byte of a row, that byte of each of the strip's rows.
-    let mut columns = vec![[0u8; STRIP]; width * 3];
-    let mut results = vec![[0u8; STRIP]; new_width * 3];
-    let rows = source.chunks(width * 3 * STRIP).zip(out.chunks_mut(new_width * 3 * STRIP));
-    for (strip, out) in rows {
-        turn(strip, width * 3, &mut columns);
-        let (results_of_pixels, _) = results.as_chunks_mut::<3>();
-        for ((first, weights), result) in weights.iter().zip(results_of_pixels) {
-            let (taps, _) = columns.get(first * 3..).unwrap_or_default().as_chunks::<3>();
-            let mut sums = [[HALF; STRIP]; 3];
-            for (tap, &weight) in taps.iter().zip(weights) {
-                for (sums, bytes) in sums.iter_mut().zip(tap) {
-                    for (sum, &byte) in sums.iter_mut().zip(bytes) {
-                        *sum = sum.wrapping_add(i32::from(byte).wrapping_mul(weight));
-                    }
+///
+/// The passes are types of their own, not closures, because only then is their code sure to be compiled for the
+/// vector instructions of the processor at hand: the call of a closure is not always inlined.
+struct Horizontal<'a> {
+    source: &'a [u8],
+    width: usize,
+    weights: &'a Weights,
+    new_width: usize,
+    out: &'a mut [u8],
+}
+
+impl pulp::NullaryFnOnce for Horizontal<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Horizontal { source, width, weights, new_width, out } = self;
+        // The strip on its side: for each byte of a row, that byte of each of the strip's rows.
+        let mut columns = vec![[0u8; STRIP]; width * 3];
+        let mut results = vec![[0u8; STRIP]; new_width * 3];
+        let rows = source.chunks(width * 3 * STRIP).zip(out.chunks_mut(new_width * 3 * STRIP));
+        for (strip, out) in rows {
+            turn(strip, width * 3, &mut columns);
+            let (results_of_pixels, _) = results.as_chunks_mut::<3>();
+            for ((first, weights), result) in weights.iter().zip(results_of_pixels) {
+                let (taps, _) = columns.get(first * 3..).unwrap_or_default().as_chunks::<3>();
+                let mut red = [HALF; STRIP];
+                let mut green = [HALF; STRIP];
+                let mut blue = [HALF; STRIP];
+                for ([r, g, b], &weight) in taps.iter().zip(weights) {
+                    add_weighted(&mut red, r, weight);
+                    add_weighted(&mut green, g, weight);
+                    add_weighted(&mut blue, b, weight);
                 }
+                let [r, g, b] = result;
+                to_bytes(&red, r);
+                to_bytes(&green, g);
+                to_bytes(&blue, b);
             }
-            for (result, sums) in result.iter_mut().zip(&sums) {
-                for (byte, &sum) in result.iter_mut().zip(sums) {
-                    *byte = to_byte(sum);
-                }
-            }
+            turn_back(&results, new_width * 3, out);
         }
-        turn_back(&results, new_width * 3, out);
+    }
+}
+
+/// Adds each byte times `weight` to its sum.
+#[inline(always)]
+fn add_weighted<const N: usize>(sums: &mut [i32; N], bytes: &[u8; N], weight: i32) {
+    for (sum, &byte) in sums.iter_mut().zip(bytes) {
+        *sum = sum.wrapping_add(i32::from(byte).wrapping_mul(weight));
+    }
+}
+
+#[inline(always)]
+fn to_bytes<const N: usize>(sums: &[i32; N], bytes: &mut [u8; N]) {
+    for (byte, &sum) in bytes.iter_mut().zip(sums) {
+        *byte = to_byte(sum);
     }
 }
 
@@ -205,43 +239,42 @@ fn turn_back(columns: &[[u8; STRIP]], width: usize, strip: &mut [u8]) {
     }
 }
 
-/// Transposes 8×8 bytes, each word a row, by swapping quarters, then quarters of those, then bytes.
-#[inline(always)]
-fn transpose(words: &mut [u64; 8]) {
-    let [a, b, c, d, e, f, g, h] = words;
-    for (upper, lower) in [(&mut *a, &mut *e), (&mut *b, &mut *f), (&mut *c, &mut *g), (&mut *d, &mut *h)] {
-        swap::<32>(upper, lower, 0x0000_0000_FFFF_FFFF);
-    }
-    for (upper, lower) in [(&mut *a, &mut *c), (&mut *b, &mut *d), (&mut *e, &mut *g), (&mut *f, &mut *h)] {
-        swap::<16>(upper, lower, 0x0000_FFFF_0000_FFFF);
-    }
-    for (upper, lower) in [(a, b), (c, d), (e, f), (g, h)] {
-        swap::<8>(upper, lower, 0x00FF_00FF_00FF_00FF);
-    }
-}
-
-/// Exchanges the part of `lower` under `mask` with the part of `upper` that is `BITS` further up.
-#[inline(always)]
-fn swap<const BITS: u32>(upper: &mut u64, lower: &mut u64, mask: u64) {
-    let difference = ((*upper >> BITS) ^ *lower) & mask;
-    *lower ^= difference;
-    *upper ^= difference << BITS;
-}
-
 /// The vertical pass over rows of `width` bytes.
-#[inline(always)]
-fn vertical(source: &[u8], width: usize, weights: &Weights, out: &mut [u8]) {
-    let mut sums = vec![0i32; width];
-    for ((first, weights), out) in weights.iter().zip(out.chunks_mut(width)) {
-        sums.fill(HALF);
-        let rows = source.get(first * width..).unwrap_or_default().chunks(width);
-        for (row, &weight) in rows.zip(weights) {
-            for (sum, &byte) in sums.iter_mut().zip(row) {
-                *sum = sum.wrapping_add(i32::from(byte).wrapping_mul(weight));
+struct Vertical<'a> {
+    source: &'a [u8],
+    width: usize,
+    weights: &'a Weights,
+    out: &'a mut [u8],
+}
+
+impl pulp::NullaryFnOnce for Vertical<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Vertical { source, width, weights, out } = self;
+        for ((first, weights), out) in weights.iter().zip(out.chunks_mut(width)) {
+            let rows = source.get(first * width..).unwrap_or_default();
+            let (blocks, rest) = out.as_chunks_mut::<LANES>();
+            let done = blocks.len() * LANES;
+            // So many sums at a time as stay in registers while the rows go by.
+            for (block, out) in blocks.iter_mut().enumerate() {
+                let mut sums = [HALF; LANES];
+                for (row, &weight) in rows.chunks_exact(width).zip(weights) {
+                    if let Some(bytes) = row.get(block * LANES..).and_then(|row| row.first_chunk()) {
+                        add_weighted(&mut sums, bytes, weight);
+                    }
+                }
+                to_bytes(&sums, out);
             }
-        }
-        for (out, &sum) in out.iter_mut().zip(&sums) {
-            *out = to_byte(sum);
+            for (place, out) in (done..).zip(rest) {
+                let mut sum = HALF;
+                for (row, &weight) in rows.chunks_exact(width).zip(weights) {
+                    let byte = row.get(place).copied().unwrap_or(0);
+                    sum = sum.wrapping_add(i32::from(byte).wrapping_mul(weight));
+                }
+                *out = to_byte(sum);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! TIFF: the first page, to RGB as Pillow does.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use ::tiff::ColorType;
@@ -17,7 +18,8 @@ const PLANAR: u16 = 2;
 /// Decodes the first page of a TIFF file.
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, ImageError> {
     let failed = ImageError::decoder(Format::Tiff);
-    let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(&failed)?;
+    let (bytes, has_palette) = without_palette(bytes);
+    let mut decoder = Decoder::new(Cursor::new(bytes.as_ref())).map_err(&failed)?;
     let (width, height) = decoder.dimensions().map_err(&failed)?;
     limits.check_size(width.into(), height.into())?;
     let mut own_limits = ::tiff::decoder::Limits::default();
@@ -31,11 +33,16 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, ImageError> 
     let planar = tag(&mut decoder, Tag::PlanarConfiguration) == Some(PLANAR);
     let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples).ok().flatten().unwrap_or_default();
     let multiplied = extra.first() == Some(&ASSOCIATED_ALPHA);
-    let palette = match color {
-        ColorType::Palette(_) => decoder.get_tag_u16_vec(Tag::ColorMap).map_err(&failed)?,
-        _ => Vec::new(),
+    let palette =
+        if has_palette { decoder.get_tag_u16_vec(Tag::ColorMap).map_err(&failed)? } else { Vec::new() };
+    let color = match color {
+        ColorType::Gray(depth) if has_palette => ColorType::Palette(depth),
+        // Gray and alpha, when the alpha is of no stated kind.
+        ColorType::Multiband { bit_depth, num_samples: 2 } => ColorType::GrayA(bit_depth),
+        color => color,
     };
-    let samples = decoder.read_image().map_err(&failed)?;
+    let mut samples = DecodingResult::U8(Vec::new());
+    decoder.read_image_to_buffer(&mut samples).map_err(&failed)?;
 
     let (width, height) = (width as usize, height as usize);
     let unread =
@@ -105,6 +112,55 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, ImageError> 
     }
     image.pixels.truncate(width * height * 3);
     Ok(image)
+}
+
+/// The file as one whose indices into a palette are called gray, and whether it has a palette: the decoder reads
+/// them only under that name.
+fn without_palette(bytes: &[u8]) -> (Cow<'_, [u8]>, bool) {
+    const PHOTOMETRIC: u16 = 0x0106;
+    const PALETTE: u16 = 3;
+    const GRAY: u16 = 1;
+    match directory_entry(bytes, PHOTOMETRIC) {
+        Some(Entry { value: PALETTE, at, little }) => {
+            let mut bytes = bytes.to_vec();
+            if let Some(value) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+                *value = if little { GRAY.to_le_bytes() } else { GRAY.to_be_bytes() };
+            }
+            (Cow::Owned(bytes), true)
+        }
+        _ => (Cow::Borrowed(bytes), false),
+    }
+}
+
+/// An entry of a directory whose value is one 16-bit number.
+pub(super) struct Entry {
+    pub(super) value: u16,
+    /// Where the value stands.
+    at: usize,
+    /// Whether its lower byte comes first.
+    little: bool,
+}
+
+/// Looks up an entry in the first directory of TIFF data.
+pub(super) fn directory_entry(tiff: &[u8], tag: u16) -> Option<Entry> {
+    let little = match tiff.get(..4)? {
+        b"II*\0" => true,
+        b"MM\0*" => false,
+        _ => return None,
+    };
+    let short = |at: usize| {
+        let two = *tiff.get(at..)?.first_chunk::<2>()?;
+        Some(if little { u16::from_le_bytes(two) } else { u16::from_be_bytes(two) })
+    };
+    let long = |at: usize| {
+        let four = *tiff.get(at..)?.first_chunk::<4>()?;
+        Some((if little { u32::from_le_bytes(four) } else { u32::from_be_bytes(four) }) as usize)
+    };
+    let directory = long(4)?;
+    let entries = usize::from(short(directory)?);
+    let mut places = (0..entries).map(|entry| directory.saturating_add(2 + entry * 12));
+    let at = places.find(|&at| short(at) == Some(tag))?.saturating_add(8);
+    Some(Entry { value: short(at)?, at, little })
 }
 
 /// Turns planes of `pixels` samples each into pixels.

@@ -1,5 +1,8 @@
 //! Bits out of entropy-coded data, with byte stuffing taken out.
 
+/// What the longest code (17 bits, for one that does not exist) and the longest value take together.
+const NEEDED: u32 = 33;
+
 /// Reads the entropy-coded bytes of one scan, most significant bit first.
 ///
 /// At a marker the data ends: from there on zeros are read, as libjpeg does, and [`Bits::starved`] says so. What
@@ -26,10 +29,10 @@ impl<'a> Bits<'a> {
         Bits { data, position, buffer: 0, count: 0, zeros: 0, marker: None, truncated: false }
     }
 
-    /// Makes at least 48 bits available: the longest code with its longest value takes 33.
+    /// Makes at least [`NEEDED`] bits available.
     #[inline(always)]
     pub(super) fn refill(&mut self) {
-        if self.count >= 48 {
+        if self.count >= NEEDED {
             return;
         }
         if let Some(bytes) = self.data.get(self.position..).and_then(|rest| rest.first_chunk::<8>()) {
@@ -103,11 +106,11 @@ impl<'a> Bits<'a> {
         (self.buffer >> (64 - n)) as u32
     }
 
-    /// Passes over `n` bits.
+    /// Passes over `n` bits, not more than are there.
     #[inline(always)]
     pub(super) fn skip(&mut self, n: u32) {
         self.buffer <<= n;
-        self.count = self.count.saturating_sub(n);
+        self.count -= n;
     }
 
     /// Takes `n` bits, up to 16, after a [`Bits::refill`].

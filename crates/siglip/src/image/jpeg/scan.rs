@@ -42,20 +42,78 @@ struct Tables<'a> {
     stride: usize,
 }
 
-/// Decodes one block straight into its place in `plane`; gray, if the data does not reach it.
-#[inline(always)]
-fn samples(carried: Option<&mut Carried>, tables: &Tables, place: Place, plane: &mut [u8]) {
-    let Tables { dc, ac, quantization, stride } = tables;
-    let mut block = [0; 64];
-    let mut last = 0;
-    if let Some(Carried { bits, predictors, .. }) = carried {
-        last = sequential::decode_block(bits, dc, ac, &mut predictors[place.part], &mut block);
+/// The only scan of a sequential file: entropy decoding and transform block by block.
+///
+/// Types and not closures do the work that vector instructions speed up: the call of a closure is not always inlined
+/// into the code that is compiled for the processor at hand.
+struct OnlyScan<'s, 'd> {
+    frame: &'s Frame,
+    parts: &'s [Part],
+    interval: usize,
+    carried: &'s mut Carried<'d>,
+    tables: &'s [Tables<'s>],
+    planes: &'s mut [Vec<u8>],
+}
+
+impl pulp::NullaryFnOnce for OnlyScan<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let OnlyScan { frame, parts, interval, carried, tables, planes } = self;
+        walk(frame, parts, interval, carried, &mut Samples { parts, tables, planes });
     }
-    let plane = plane.get_mut(place.row * 8 * stride + place.column * 8..).unwrap_or_default();
-    if last == 0 {
-        idct::flat_block(block[0], quantization[0], plane, *stride);
-    } else {
-        idct::block(&block, quantization, plane, *stride);
+}
+
+/// Puts the samples of each block straight into their plane.
+struct Samples<'s> {
+    parts: &'s [Part],
+    tables: &'s [Tables<'s>],
+    planes: &'s mut [Vec<u8>],
+}
+
+impl EachBlock for Samples<'_> {
+    /// Decodes a block; gray, if the data does not reach it.
+    #[inline(always)]
+    fn block(&mut self, carried: Option<&mut Carried>, place: Place) {
+        let Tables { dc, ac, quantization, stride } = &self.tables[place.part];
+        let mut block = [0; 64];
+        let mut last = 0;
+        if let Some(Carried { bits, predictors, .. }) = carried {
+            last = sequential::decode_block(bits, dc, ac, &mut predictors[place.part], &mut block);
+        }
+        let plane = &mut self.planes[self.parts[place.part].index];
+        let plane = plane.get_mut(place.row * 8 * stride + place.column * 8..).unwrap_or_default();
+        if last == 0 {
+            idct::flat_block(block[0], quantization[0], plane, *stride);
+        } else {
+            idct::block(&block, quantization, plane, *stride);
+        }
+    }
+}
+
+/// Makes the samples of one component.
+struct Transform<'a> {
+    coefficients: &'a [[i16; 64]],
+    /// Blocks in a row of blocks.
+    across: usize,
+    table: &'a [i16; 64],
+    plane: &'a mut [u8],
+    /// Bytes from row to row of the plane.
+    stride: usize,
+}
+
+impl pulp::NullaryFnOnce for Transform<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Transform { coefficients, across, table, plane, stride } = self;
+        for (blocks, plane) in coefficients.chunks(across).zip(plane.chunks_mut(stride * 8)) {
+            for (column, block) in blocks.iter().enumerate() {
+                idct::block(block, table, &mut plane[column * 8..], stride);
+            }
+        }
     }
 }
 
@@ -94,16 +152,9 @@ impl Decoder<'_> {
                     Ok(Tables { dc, ac, quantization, stride })
                 })
                 .collect::<Result<Vec<_>, JpegError>>()?;
-            let planes = &mut self.planes;
-            pulp::Arch::new().dispatch(
-                #[inline(always)]
-                || {
-                    walk(frame, &parts, interval, &mut carried, |carried, place| {
-                        let index = parts[place.part].index;
-                        samples(carried, &tables[place.part], place, &mut planes[index]);
-                    });
-                },
-            );
+            let (tables, planes) = (&tables[..], &mut self.planes[..]);
+            let (parts, carried) = (&parts[..], &mut carried);
+            pulp::Arch::new().dispatch(OnlyScan { frame, parts, interval, carried, tables, planes });
         } else {
             if self.coefficients.is_empty() {
                 let blocks =
@@ -119,13 +170,19 @@ impl Decoder<'_> {
             let ac = |part: &Part| table(&self.ac, part.ac, NO_AC);
             // Each kind of scan is a loop of its own; blocks that the data does not reach stay as they are.
             let mut each = |decode: &mut dyn FnMut(&mut Carried, usize, &mut [i16; 64])| {
-                walk(frame, &parts, interval, &mut carried, |carried, place| {
-                    let (index, across) = across(place.part);
-                    let block = &mut coefficients[index][place.row * across + place.column];
-                    if let Some(carried) = carried {
-                        decode(carried, place.part, block);
-                    }
-                });
+                walk(
+                    frame,
+                    &parts,
+                    interval,
+                    &mut carried,
+                    &mut |carried: Option<&mut Carried>, place: Place| {
+                        let (index, across) = across(place.part);
+                        let block = &mut coefficients[index][place.row * across + place.column];
+                        if let Some(carried) = carried {
+                            decode(carried, place.part, block);
+                        }
+                    },
+                );
             };
             match band {
                 _ if !frame.progressive => {
@@ -183,17 +240,9 @@ impl Decoder<'_> {
             let table = table.unwrap_or([0; 64]);
             let stride = component.stride();
             let mut plane = new_plane(component);
-            pulp::Arch::new().dispatch(
-                #[inline(always)]
-                || {
-                    let rows = coefficients.chunks(component.padded_across.max(1));
-                    for (blocks, plane) in rows.zip(plane.chunks_mut(stride * 8)) {
-                        for (column, block) in blocks.iter().enumerate() {
-                            idct::block(block, &table, &mut plane[column * 8..], stride);
-                        }
-                    }
-                },
-            );
+            let across = component.padded_across.max(1);
+            let (coefficients, out) = (&coefficients[..], &mut plane[..]);
+            pulp::Arch::new().dispatch(Transform { coefficients, across, table: &table, plane: out, stride });
             self.planes.push(plane);
         }
         Ok(())
@@ -240,16 +289,21 @@ fn parse(header: &[u8], frame: &Frame) -> Result<(Vec<Part>, Band), JpegError> {
     Ok((parts, band))
 }
 
-/// Calls `block` for each block of the scan in the order of the data; without the carried state for those that the
-/// data does not reach.
+/// What is done with each block of a scan.
+trait EachBlock {
+    /// Takes the next block of the data; without the carried state, if the data does not reach it.
+    fn block(&mut self, carried: Option<&mut Carried>, place: Place);
+}
+
+impl<F: FnMut(Option<&mut Carried>, Place)> EachBlock for F {
+    fn block(&mut self, carried: Option<&mut Carried>, place: Place) {
+        self(carried, place);
+    }
+}
+
+/// Goes through the blocks of the scan in the order of the data.
 #[inline(always)]
-fn walk<'a>(
-    frame: &Frame,
-    parts: &[Part],
-    interval: usize,
-    carried: &mut Carried<'a>,
-    mut block: impl FnMut(Option<&mut Carried<'a>>, Place),
-) {
+fn walk(frame: &Frame, parts: &[Part], interval: usize, carried: &mut Carried, each: &mut impl EachBlock) {
     let single = if let [part] = parts { frame.components.get(part.index) } else { None };
     // One component alone comes block by block; several come in MCUs of some blocks of each.
     let (across, down) = match single {
@@ -276,7 +330,7 @@ fn walk<'a>(
                 let (h, v) = if single.is_some() { (1, 1) } else { (component.h, component.v) };
                 for row in mcu_row * v..(mcu_row + 1) * v {
                     for column in mcu_column * h..(mcu_column + 1) * h {
-                        block((!starved).then_some(&mut *carried), Place { part, row, column });
+                        each.block((!starved).then_some(&mut *carried), Place { part, row, column });
                     }
                 }
             }
