@@ -1,16 +1,25 @@
 #!/usr/bin/env bash
-# Fetches perf_analyzer 2.48.0 into a folder: get_perf_analyzer.sh DIR. Prints the command that runs it.
+# Fetches perf_analyzer 2.48.0 into a folder: get_perf_analyzer.sh DIR. Prints the path of the command that runs it; if
+# it cannot be had here, says why and fails.
 #
 # The program is in the wheel of tritonclient 2.48.0 and needs two libraries: libcudart.so.12 from the package
 # nvidia-cuda-runtime-cu12, and libb64.so.0d from Debian's package libb64-0d, which is installed if this is run as root.
 set -euo pipefail
+fail() {
+    echo "perf_analyzer cannot be had here: $1" >&2
+    exit 1
+}
+[ "$(uname -sm)" = "Linux x86_64" ] || fail "it exists for Linux on x86-64 only"
 dir=$(mkdir -p "$1" && cd "$1" && pwd)
 run=$dir/perf_analyzer
+
+fetch() {
+    python3 -m pip download -q --disable-pip-version-check --no-deps --python-version 3.11 --only-binary=:all: \
+        --platform manylinux1_x86_64 --platform manylinux2014_x86_64 -d "$dir" "$1" >&2 || fail "pip cannot fetch $1"
+}
 if [ ! -x "$run" ]; then
-    python3 -m pip download -q --no-deps --python-version 3.11 --only-binary=:all: \
-        --platform manylinux1_x86_64 -d "$dir" tritonclient==2.48.0 >&2
-    python3 -m pip download -q --no-deps --python-version 3.11 --only-binary=:all: \
-        --platform manylinux2014_x86_64 --platform manylinux1_x86_64 -d "$dir" 'nvidia-cuda-runtime-cu12<13' >&2
+    fetch tritonclient==2.48.0
+    fetch 'nvidia-cuda-runtime-cu12<13'
     python3 - "$dir" <<'PY'
 import pathlib, sys, zipfile
 folder = pathlib.Path(sys.argv[1])
@@ -23,11 +32,19 @@ for wheel in folder.glob("*.whl"):
                 target.chmod(0o755)
     wheel.unlink()
 PY
-    if ! ldconfig -p | grep -q libb64.so.0d && [ "$(id -u)" = 0 ]; then
-        (apt-get update -qq && apt-get install -y -qq libb64-0d) >&2
-    fi
-    printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s/perf_analyzer.bin "$@"\n' "$dir" "$dir" >"$run"
+    # The folder is found anew at each call, so that it may be moved.
+    cat >"$run" <<'SH'
+#!/bin/sh
+dir=$(dirname "$(readlink -f "$0")")
+LD_LIBRARY_PATH=$dir${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$dir/perf_analyzer.bin" "$@"
+SH
     chmod +x "$run"
 fi
-"$run" --version >/dev/null 2>&1 || { echo "perf_analyzer does not run here: is libb64-0d installed?" >&2; exit 1; }
+# Asked of the linker rather than of a package list: what counts is that the program starts.
+missing=$(LD_LIBRARY_PATH=$dir ldd "$dir/perf_analyzer.bin" | sed -n 's/^\t*\(.*\) => not found$/\1/p')
+if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libb64-0d) >&2 </dev/null || true
+    missing=$(LD_LIBRARY_PATH=$dir ldd "$dir/perf_analyzer.bin" | sed -n 's/^\t*\(.*\) => not found$/\1/p')
+fi
+[ -z "$missing" ] || fail "the libraries $(echo $missing) are missing (apt-get install libb64-0d)"
 echo "$run"

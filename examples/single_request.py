@@ -2,7 +2,7 @@
 
 Changes against the page: the processor is loaded from the served model's folder (default: the demo model of this
 repository) instead of from the Hub; and today's `transformers` takes images first, so the caption needs its name
-(`text=`), and must be told `return_tensors="pt"`.
+(`text=`), and must be told `return_tensors="pt"`. The last line, which prints the result, is added.
 """
 
 import sys
@@ -34,6 +34,26 @@ model_response = requests.post(
     url=f"{base_url}/siglip_text/infer",
     json=inference_request,
 ).json()
+
+"""
+JSON response output looks like
+{
+    "model_name": "siglip_text",
+    "model_version": "1",
+    "outputs": [
+        {
+            "name": "EMBEDDING",
+            "datatype": "FP32",
+            "shape": [1, 1152],
+            "data": [
+                1.30078125,
+                0.61572265,
+                ...,
+            ]
+        }
+    ]
+}
+"""
 
 embedding = np.array(
     model_response["outputs"][0]["data"],

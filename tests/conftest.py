@@ -9,10 +9,14 @@ import subprocess
 import time
 
 import pytest
+import requests
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = ROOT / "demo" / "model"
 PROGRAM = os.environ.get("SIGLIP_BIN", str(ROOT / "target" / "debug" / "siglip"))
+# The tests read the program's words and choose its options: none may come from outside.
+for name in [name for name in os.environ if name.startswith("SIGLIP_") and name != "SIGLIP_BIN"]:
+    del os.environ[name]
 
 
 class Server:
@@ -33,6 +37,13 @@ class Server:
     @property
     def models(self):
         return f"http://{self.http}/v2/models"
+
+    def metric(self, series):
+        """The value of one series of the metrics; the sum over its models or towers, if no labels are named."""
+        text = requests.get(f"http://{self.metrics}/metrics").text
+        values = re.findall(rf"^{re.escape(series)}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE)
+        assert values, f"there is no series {series} in: {text}"
+        return sum(map(float, values))
 
     def stop(self, sent=signal.SIGTERM):
         """Sends a signal and returns the exit code."""
