@@ -11,6 +11,7 @@ use siglip_cpu::{Profile, measure_peak};
 use crate::args::BenchArgs;
 use crate::failure::Failure;
 use crate::load;
+use crate::system::megabytes;
 
 /// One measurement: the contract of `--json`.
 #[derive(Debug, Serialize)]
@@ -73,7 +74,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
             peak_gflops,
             fraction_of_peak: items_per_s * gflop_per_item / peak_gflops,
             load_s,
-            rss_mb: peak_memory_mb(),
+            rss_mb: megabytes("/proc/self/status", "VmHWM"),
         };
         let line = if args.json { measurement.json() } else { measurement.row() };
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Failure::Stdout)?;
@@ -146,14 +147,6 @@ fn table(profile: &Profile, batch_size: usize, peak_gflops: f64) -> String {
 fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The most memory that the process has held, in MB, as the system counts it; 0 where it does not say.
-fn peak_memory_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = peak.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<f64>().ok());
-    kib.unwrap_or(0.0) * 1024.0 / 1e6
 }
 
 impl Measurement {

@@ -11,6 +11,7 @@ use siglip_cpu::{Isa, Options, auto_precision, measure_peak};
 use crate::args::DoctorArgs;
 use crate::failure::Failure;
 use crate::load;
+use crate::system::{first_value, megabytes};
 
 /// The contract of `--json`.
 #[derive(Debug, Serialize)]
@@ -72,8 +73,8 @@ fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
         architecture: std::env::consts::ARCH,
         processor: first_value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
         threads: pool.threads(),
-        memory_mb: megabytes("MemTotal"),
-        memory_available_mb: megabytes("MemAvailable"),
+        memory_mb: megabytes("/proc/meminfo", "MemTotal"),
+        memory_available_mb: megabytes("/proc/meminfo", "MemAvailable"),
         auto_precision: auto.to_string(),
         auto_reason: match auto {
             Precision::Bf16 => "the processor multiplies bf16 (AVX-512 BF16), at twice the rate of f32",
@@ -82,19 +83,6 @@ fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
         kernels,
         gpu: "not used: this version computes on the CPU only",
     })
-}
-
-/// The value of a `name : value` line of one of the system's files.
-fn first_value(file: &str, name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))?;
-    Some(value.trim().to_owned())
-}
-
-fn megabytes(name: &str) -> f64 {
-    let kib = first_value("/proc/meminfo", name);
-    let kib = kib.and_then(|value| value.strip_suffix(" kB")?.trim().parse::<f64>().ok());
-    kib.unwrap_or(0.0) * 1024.0 / 1e6
 }
 
 impl Report {

@@ -135,7 +135,7 @@ struct Lines {
     name: String,
     /// The line that was read last, from 1.
     number: u64,
-    /// How many there are, where that can be known beforehand.
+    /// How many there are, where that can be known beforehand and a progress bar shows it.
     total: Option<u64>,
 }
 
@@ -147,9 +147,9 @@ impl Lines {
         }
         let name = path.display().to_string();
         let failed = |error| Failure::Read { input: name.clone(), error };
-        let regular = path.metadata().map_err(failed)?.is_file();
+        let count = path.metadata().map_err(failed)?.is_file() && std::io::stderr().is_terminal();
         let open = || File::open(path).map_err(failed);
-        let total = if regular { Some(count_lines(open()?).map_err(failed)?) } else { None };
+        let total = if count { Some(count_lines(open()?).map_err(failed)?) } else { None };
         let reader = Box::new(BufReader::with_capacity(1 << 16, open()?));
         Ok(Lines { reader, name, number: 0, total })
     }

@@ -13,6 +13,7 @@ mod failure;
 mod load;
 mod output;
 mod serve;
+mod system;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

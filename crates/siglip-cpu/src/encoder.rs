@@ -82,7 +82,7 @@ impl PackedNorm {
     pub(crate) unsafe fn rows<P: Kernels>(
         &self,
         worker: &Worker<'_>,
-        memory: &Memory<P>,
+        memory: &Memory<'_, P>,
         count: usize,
         epsilon: f32,
         (x, x_stride): (*const f32, usize),
@@ -197,7 +197,7 @@ impl<P: Kernels> Encoder<P> {
         &self,
         worker: &Worker<'_>,
         phases: &mut Phases<'_>,
-        memory: &Memory<P>,
+        memory: &Memory<'_, P>,
         items: usize,
         after: &Packed<P>,
     ) {
@@ -217,7 +217,7 @@ impl<P: Kernels> Encoder<P> {
         block: &PackedBlock<P>,
         worker: &Worker<'_>,
         phases: &mut Phases<'_>,
-        memory: &Memory<P>,
+        memory: &Memory<'_, P>,
         items: usize,
         next: &Packed<P>,
     ) {
@@ -298,7 +298,7 @@ impl<P: Kernels> Encoder<P> {
         &self,
         worker: &Worker<'_>,
         counter: &Counter,
-        memory: &Memory<P>,
+        memory: &Memory<'_, P>,
         items: usize,
         heads: &Heads<P::Inner>,
     ) {
@@ -386,6 +386,8 @@ pub(crate) struct Scratch<P: Kernels> {
     quantized: Buffer<P::Activation>,
     quantized_scales: Buffer<RowScale>,
     threads: Vec<ThreadScratch<P>>,
+    /// Pointers into `threads`, taken once: a pass allocates nothing.
+    thread_memory: Vec<ThreadMemory<P>>,
     counters: Vec<Counter>,
     pub(crate) pool: Arc<Pool>,
 }
@@ -396,6 +398,26 @@ struct ThreadScratch<P: Kernels> {
     scores: Buffer<f32>,
     weights: Buffer<P::Inner>,
     row: Buffer<f32>,
+}
+
+impl<P: Kernels> ThreadScratch<P> {
+    fn memory(&mut self) -> ThreadMemory<P> {
+        ThreadMemory {
+            packed_k: self.packed_k.as_mut_ptr(),
+            packed_v: self.packed_v.as_mut_ptr(),
+            scores: self.scores.as_mut_ptr(),
+            weights: self.weights.as_mut_ptr(),
+            row: self.row.as_mut_ptr(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.packed_k.bytes()
+            + self.packed_v.bytes()
+            + self.scores.bytes()
+            + self.weights.bytes()
+            + self.row.bytes()
+    }
 }
 
 impl<P: Kernels> Scratch<P> {
@@ -421,6 +443,7 @@ impl<P: Kernels> Scratch<P> {
                 row: Buffer::zeroed(wide_stride)?,
             })
         });
+        let mut threads: Vec<_> = threads.collect::<std::io::Result<_>>()?;
         // Paths that are not quantised read results as they are.
         let quantized = if P::QUANTIZED { rows } else { 0 };
         Ok(Scratch {
@@ -432,20 +455,14 @@ impl<P: Kernels> Scratch<P> {
             wide_stride,
             quantized: Buffer::zeroed(quantized * wide_stride)?,
             quantized_scales: Buffer::zeroed(quantized)?,
-            threads: threads.collect::<std::io::Result<_>>()?,
+            thread_memory: threads.iter_mut().map(ThreadScratch::memory).collect(),
+            threads,
             counters: (0..phases).map(|_| Counter::default()).collect(),
             pool,
         })
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let threads = self.threads.iter().map(|thread| {
-            thread.packed_k.bytes()
-                + thread.packed_v.bytes()
-                + thread.scores.bytes()
-                + thread.weights.bytes()
-                + thread.row.bytes()
-        });
         self.x.bytes()
             + self.normed.bytes()
             + self.normed_scales.bytes()
@@ -453,7 +470,7 @@ impl<P: Kernels> Scratch<P> {
             + self.wide.bytes()
             + self.quantized.bytes()
             + self.quantized_scales.bytes()
-            + threads.sum::<usize>()
+            + self.threads.iter().map(ThreadScratch::bytes).sum::<usize>()
     }
 
     /// The residual stream between passes.
@@ -462,15 +479,8 @@ impl<P: Kernels> Scratch<P> {
     }
 
     /// The pool, the counters set back, and the memory as the threads of one pass share it.
-    pub(crate) fn begin(&mut self) -> (&Pool, &[Counter], Memory<P>) {
+    pub(crate) fn begin(&mut self) -> (&Pool, &[Counter], Memory<'_, P>) {
         self.counters.iter_mut().for_each(Counter::reset);
-        let threads = self.threads.iter_mut().map(|thread| ThreadMemory {
-            packed_k: thread.packed_k.as_mut_ptr(),
-            packed_v: thread.packed_v.as_mut_ptr(),
-            scores: thread.scores.as_mut_ptr(),
-            weights: thread.weights.as_mut_ptr(),
-            row: thread.row.as_mut_ptr(),
-        });
         let memory = Memory {
             x: self.x.as_mut_ptr(),
             normed: self.normed.as_mut_ptr(),
@@ -480,14 +490,14 @@ impl<P: Kernels> Scratch<P> {
             wide_stride: self.wide_stride,
             quantized: self.quantized.as_mut_ptr(),
             quantized_scales: self.quantized_scales.as_mut_ptr(),
-            threads: threads.collect(),
+            threads: &self.thread_memory,
         };
         (&self.pool, &self.counters, memory)
     }
 }
 
 /// Pointers into a [`Scratch`] for the length of one pass.
-pub(crate) struct Memory<P: Kernels> {
+pub(crate) struct Memory<'a, P: Kernels> {
     /// The residual stream, `[rows, padded(hidden)]`.
     pub(crate) x: *mut f32,
     /// What a layer norm gave, `[rows, padded(hidden)]`; for quantised paths also attention's output, quantised.
@@ -501,7 +511,7 @@ pub(crate) struct Memory<P: Kernels> {
     /// For quantised paths: `wide`, quantised.
     quantized: *mut P::Activation,
     quantized_scales: *mut RowScale,
-    threads: Vec<ThreadMemory<P>>,
+    threads: &'a [ThreadMemory<P>],
 }
 
 struct ThreadMemory<P: Kernels> {
@@ -512,7 +522,11 @@ struct ThreadMemory<P: Kernels> {
     row: *mut f32,
 }
 
-impl<P: Kernels> Memory<P> {
+// SAFETY: the pointers go with the buffers of the same `Scratch`, whose mappings do not move, and are used only by the
+// thread that they belong to.
+unsafe impl<P: Kernels> Send for ThreadMemory<P> {}
+
+impl<P: Kernels> Memory<'_, P> {
     fn thread(&self, index: usize) -> &ThreadMemory<P> {
         &self.threads[index]
     }
@@ -599,4 +613,4 @@ impl<P: Kernels> Memory<P> {
 }
 
 // SAFETY: the threads of a pass write disjoint parts between barriers; each function that does so says which.
-unsafe impl<P: Kernels> Sync for Memory<P> {}
+unsafe impl<P: Kernels> Sync for Memory<'_, P> {}

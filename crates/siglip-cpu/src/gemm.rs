@@ -126,7 +126,7 @@ unsafe fn block<P: Path, const MR: usize, const NV: usize>(
         let mut sums = [[P::zero_sum(); NV]; MR];
         let mut k = 0;
         while k + 2 <= product.steps {
-            ahead.line::<P>();
+            ahead.line();
             step::<P, MR, NV>(&mut sums, a, product.row_stride, product.panel, k);
             step::<P, MR, NV>(&mut sums, a, product.row_stride, product.panel, k + 1);
             k += 2;
@@ -276,7 +276,7 @@ impl Prefetch {
 
     /// Asks for the next line, if one is left.
     #[inline(always)]
-    fn line<P: Path>(&mut self) {
+    fn line(&mut self) {
         if self.next < self.end {
             prefetch(self.next);
             self.next = self.next.wrapping_add(CACHE_LINE);

@@ -97,9 +97,7 @@ impl<P: Path> Packed<P> {
         }
         Ok(Packed { weights, bias, scales, sums, panels, steps, columns })
     }
-}
 
-impl<P: Path> Packed<P> {
     /// Columns of the layer, without padding.
     pub(crate) fn columns(&self) -> usize {
         self.columns

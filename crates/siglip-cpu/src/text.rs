@@ -123,8 +123,8 @@ impl<P: Kernels> Engine for TextTower<P> {
     }
 
     fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
-        let items = tower::check_sizes(&self.info, &input, output.len())?;
         let Input::TokenIds(ids) = input else { return Err(tower::other_tower(&self.info, &input)) };
+        let items = tower::check_sizes(&self.info, ids.len(), output.len())?;
         tower::check_ids(ids, self.info.input_len, self.info.vocab_size)?;
 
         let (input_len, embedding_size) = (self.info.input_len, self.info.embedding_size);

@@ -16,19 +16,16 @@ pub(crate) fn even_share(items: usize, most: usize) -> usize {
     items.div_ceil(items.div_ceil(most).max(1)).max(1)
 }
 
-/// The number of items, once input and output fit each other and the engine.
-pub(crate) fn check_sizes(info: &EngineInfo, input: &Input<'_>, output: usize) -> Result<usize, EngineError> {
-    if input.tower() != info.tower {
-        return Err(other_tower(info, input));
-    }
-    if !input.len().is_multiple_of(info.input_len) {
+/// The number of items, once `input` and `output`, counted in values, fit each other and the engine.
+pub(crate) fn check_sizes(info: &EngineInfo, input: usize, output: usize) -> Result<usize, EngineError> {
+    if !input.is_multiple_of(info.input_len) {
         return Err(EngineError::WrongInput {
             tower: info.tower,
             expected: format!("rows of {} values", info.input_len),
-            got: format!("{} values", input.len()),
+            got: format!("{input} values"),
         });
     }
-    let items = input.len() / info.input_len;
+    let items = input / info.input_len;
     if items == 0 || items > info.max_batch_size {
         return Err(EngineError::BatchSize { got: items, max: info.max_batch_size });
     }

@@ -165,8 +165,8 @@ impl<P: Kernels> Engine for VisionTower<P> {
     }
 
     fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
-        let items = tower::check_sizes(&self.info, &input, output.len())?;
         let Input::PixelValues(pixels) = input else { return Err(tower::other_tower(&self.info, &input)) };
+        let items = tower::check_sizes(&self.info, pixels.len(), output.len())?;
 
         let (input_len, embedding_size) = (self.info.input_len, self.info.embedding_size);
         let at_once = tower::even_share(items, self.items_at_once);
