@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use siglip::engine::{Precision, Tower};
 use siglip_cpu::Isa;
+use siglip_server::{Compat, ModelControl};
 
 /// SigLIP embeddings from one program.
 #[derive(Debug, Parser)]
@@ -49,6 +50,28 @@ pub(crate) struct ModelArgs {
     pub(crate) demo: bool,
 }
 
+/// Which models to serve.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServedModelArgs {
+    /// A folder in the Hub's layout: config.json, model.safetensors, spiece.model or tokenizer.json. May be given
+    /// several times, or several with commas between them: the first is the default, and the parameter `embed_model` of a request names another.
+    #[arg(long, env = "SIGLIP_MODEL", value_name = "DIR", value_delimiter = ',')]
+    pub(crate) model: Vec<PathBuf>,
+    /// The small model that is embedded in the program: to try everything without a download.
+    #[arg(long, env = "SIGLIP_DEMO", conflicts_with = "model")]
+    pub(crate) demo: bool,
+}
+
+impl ServedModelArgs {
+    /// Each model as one would name it alone.
+    pub(crate) fn each(&self) -> Vec<ModelArgs> {
+        if self.model.is_empty() {
+            return vec![ModelArgs { model: None, demo: self.demo }];
+        }
+        self.model.iter().map(|dir| ModelArgs { model: Some(dir.clone()), demo: false }).collect()
+    }
+}
+
 /// How to compute.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EngineArgs {
@@ -71,7 +94,7 @@ pub(crate) struct EngineArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: ServedModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     /// The address to listen on; 0.0.0.0 for all.
@@ -108,6 +131,17 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SIGLIP_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
+    /// Whose form the metadata of siglip_text and siglip_vision have: that of the original's page, or that of its
+    /// successor, where both take texts and images. Either input is taken in any case.
+    #[arg(long, env = "SIGLIP_COMPAT", value_enum, default_value_t = CompatArg::Page)]
+    pub(crate) compat: CompatArg,
+    /// Whether clients may load and unload models, as with Triton's --model-control-mode. A tower that no loaded model
+    /// uses takes no memory.
+    #[arg(long, env = "SIGLIP_MODEL_CONTROL", value_enum, default_value_t = ModelControlArg::None)]
+    pub(crate) model_control: ModelControlArg,
+    /// Turn images upright as their Exif data says. The original does not.
+    #[arg(long, env = "SIGLIP_EXIF_ORIENTATION")]
+    pub(crate) exif_orientation: bool,
     /// How long to go on, once told to stop, to finish what was taken in, in seconds.
     #[arg(long, env = "SIGLIP_SHUTDOWN_GRACE", default_value_t = 30, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(..=86_400))]
@@ -225,6 +259,42 @@ impl From<TowerArg> for Tower {
         match tower {
             TowerArg::Text => Tower::Text,
             TowerArg::Vision => Tower::Vision,
+        }
+    }
+}
+
+/// A generation of the original deployment, as the command line takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompatArg {
+    /// The older: token ids and pixel values.
+    Page,
+    /// Its successor: texts and image files.
+    Ensemble,
+}
+
+impl From<CompatArg> for Compat {
+    fn from(compat: CompatArg) -> Compat {
+        match compat {
+            CompatArg::Page => Compat::Page,
+            CompatArg::Ensemble => Compat::Ensemble,
+        }
+    }
+}
+
+/// Who loads models, as the command line takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModelControlArg {
+    /// All are loaded while the server runs.
+    None,
+    /// Clients load and unload them.
+    Explicit,
+}
+
+impl From<ModelControlArg> for ModelControl {
+    fn from(control: ModelControlArg) -> ModelControl {
+        match control {
+            ModelControlArg::None => ModelControl::None,
+            ModelControlArg::Explicit => ModelControl::Explicit,
         }
     }
 }

@@ -130,7 +130,7 @@ mod tests {
         let args =
             serve("model = 'm'\nhttp-port = 9000\nmax-batch-size = 8", &["--http-port", "9001"]).unwrap();
         assert_eq!((args.http_port, args.max_batch_size, args.grpc_port), (9001, 8, 8001));
-        assert_eq!(args.model.model, Some("m".into()));
+        assert_eq!(args.model.model, [PathBuf::from("m")]);
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
         assert!(serve("demo = true", &[]).unwrap().model.demo);
         assert!(!serve("demo = false", &[]).unwrap().model.demo);
         let args = serve("demo = true", &["--model", "m"]).unwrap();
-        assert!(!args.model.demo && args.model.model == Some("m".into()));
+        assert!(!args.model.demo && args.model.model == [PathBuf::from("m")]);
     }
 
     #[test]

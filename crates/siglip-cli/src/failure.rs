@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use siglip::engine::{EngineError, Tower};
 use siglip::model::ModelError;
+use siglip::preprocessor::PreprocessorError;
 use siglip::tokenizer::TokenizeError;
 use siglip_cpu::BuildError;
 use siglip_server::ServeError;
@@ -45,6 +46,8 @@ pub(crate) enum Failure {
     System { what: &'static str, error: io::Error },
     #[error(transparent)]
     Model(#[from] ModelError),
+    #[error(transparent)]
+    Preprocessor(#[from] PreprocessorError),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use siglip::engine::{Engine, Tower};
+use siglip::image::ImageProcessor;
 use siglip::model::Model;
 use siglip::tokenizer::{TokenizeError, Tokenizer};
 use siglip_cpu::Options;
-use siglip_server::{BoundServer, ServedModel, ServedText, ServedVision, ServerOptions, Tokenize};
+use siglip_server::{
+    BoundServer, BuildEngine, ServedModel, ServedText, ServedVision, ServerOptions, Similarity, Tokenize,
+};
 
-use crate::args::ServeArgs;
+use crate::args::{ModelArgs, ServeArgs};
 use crate::failure::Failure;
 use crate::load;
 
@@ -26,7 +29,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         // A port in use is said before a large model is loaded.
         let server = BoundServer::bind(&server_options(&args)).await?;
         let started = Instant::now();
-        let model = served(&args, &engine_options)?;
+        let served: Result<Vec<_>, Failure> =
+            args.model.each().iter().map(|model| serve_model(model, &args, &engine_options)).collect();
+        let served = served?;
         tracing::info!(
             "ready after {:.2} s: HTTP on {}, gRPC on {}, metrics on {}",
             started.elapsed().as_secs_f64(),
@@ -34,7 +39,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
             server.grpc_addr(),
             server.metrics_addr()
         );
-        server.serve(vec![model], stop).await?;
+        server.serve(served, stop).await?;
         Ok(())
     })
 }
@@ -50,32 +55,50 @@ fn server_options(args: &ServeArgs) -> ServerOptions {
         max_body_bytes: args.max_body_mb as usize * 1_000_000,
         max_connections: args.max_connections as usize,
         shutdown_grace: Duration::from_secs(args.shutdown_grace),
+        compat: args.compat.into(),
+        model_control: args.model_control.into(),
         ..ServerOptions::default()
     }
 }
 
-/// The model with an engine for each of its towers.
-fn served(args: &ServeArgs, options: &Options) -> Result<ServedModel, Failure> {
-    let model = load::model(&args.model)?;
-    let build = |tower: Tower, there: bool| -> Result<Option<Box<dyn Engine>>, Failure> {
-        if !there {
-            return Ok(None);
-        }
+/// A model with an engine for each of its towers.
+fn serve_model(model: &ModelArgs, args: &ServeArgs, options: &Options) -> Result<ServedModel, Failure> {
+    let model = Arc::new(load::model(model)?);
+    let build = |tower: Tower| -> Result<(Box<dyn Engine>, BuildEngine), Failure> {
         let engine = load::engine(&model, tower, options)?;
         announce(&model, engine.as_ref(), args.max_queue_size);
-        Ok(Some(engine))
+        let (model, options) = (model.clone(), options.clone());
+        let rebuild = move || load::engine(&model, tower, &options).map_err(|failure| failure.to_string());
+        Ok((engine, Arc::new(rebuild)))
     };
-    let text = build(Tower::Text, model.text.is_some())?;
-    let vision = build(Tower::Vision, model.vision.is_some())?;
-    let dims = model.vision.as_ref().map(|vision| {
-        let config = &vision.config;
-        [config.num_channels, config.image_size, config.image_size]
-    });
-    Ok(ServedModel {
-        name: model.name,
-        text: text.map(|engine| ServedText { engine, tokenizer: model.tokenizer.map(tokenize) }),
-        vision: vision.zip(dims).map(|(engine, dims)| ServedVision { engine, dims }),
-    })
+    let text = match &model.text {
+        None => None,
+        Some(_) => {
+            let (engine, rebuild) = build(Tower::Text)?;
+            let tokenizer = model.tokenizer.clone().map(tokenize);
+            Some(ServedText { engine, rebuild: Some(rebuild), tokenizer })
+        }
+    };
+    let vision = match &model.vision {
+        None => None,
+        Some(vision) => {
+            let (engine, rebuild) = build(Tower::Vision)?;
+            let dims = [vision.config.num_channels, vision.config.image_size, vision.config.image_size];
+            let processor = image_processor(&model, args)?;
+            Some(ServedVision { engine, rebuild: Some(rebuild), dims, processor })
+        }
+    };
+    let similarity = model.logit_scale.zip(model.logit_bias);
+    let similarity = similarity.map(|(logit_scale, logit_bias)| Similarity { logit_scale, logit_bias });
+    Ok(ServedModel { name: model.name.clone(), text, vision, similarity })
+}
+
+/// What prepares images, if the model says how.
+fn image_processor(model: &Model, args: &ServeArgs) -> Result<Option<ImageProcessor>, Failure> {
+    let (Some(vision), Some(config)) = (&model.vision, &model.preprocessor) else { return Ok(None) };
+    let mut options = siglip::image::Options::default();
+    options.apply_exif_orientation = args.exif_orientation;
+    Ok(Some(ImageProcessor::new(config, &vision.config, options)?))
 }
 
 /// Says what an engine is and what memory it takes, before the first request comes.

@@ -40,5 +40,5 @@ pub use datatype::DataType;
 pub use error::{Code, RequestError};
 pub use float::write_f32_list;
 pub use request::{InferRequest, OutputRequest, Parameter, ParameterValue, SharedMemorySpan};
-pub use response::{Encoded, InferResponse, OutputForm, error_body, f32_bytes};
+pub use response::{Encoded, InferResponse, OutputData, OutputForm, error_body};
 pub use tensor::{InputTensor, TensorData};

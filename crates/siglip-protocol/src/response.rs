@@ -1,5 +1,6 @@
 //! Replies to inference requests.
 
+use crate::DataType;
 use crate::classification::classify;
 use crate::float::write_f32_list;
 use crate::json::write_string;
@@ -15,7 +16,74 @@ pub enum OutputForm {
     Binary,
 }
 
-/// A reply with one output of type FP32: what every model here has.
+/// The elements of an output, row-major.
+#[derive(Clone, Copy, Debug)]
+pub enum OutputData<'a> {
+    /// FP32.
+    Fp32(&'a [f32]),
+    /// INT64.
+    Int64(&'a [i64]),
+}
+
+impl OutputData<'_> {
+    /// Their type.
+    pub fn datatype(&self) -> DataType {
+        match self {
+            OutputData::Fp32(_) => DataType::Fp32,
+            OutputData::Int64(_) => DataType::Int64,
+        }
+    }
+
+    /// The number of bytes that they take in binary form.
+    pub fn byte_size(&self) -> usize {
+        match self {
+            OutputData::Fp32(values) => values.len() * 4,
+            OutputData::Int64(values) => values.len() * 8,
+        }
+    }
+
+    /// Appends them in binary form: little-endian, one after the other.
+    pub fn append_bytes(&self, out: &mut Vec<u8>) {
+        match self {
+            OutputData::Fp32(values) if cfg!(target_endian = "little") => {
+                out.extend_from_slice(bytemuck::cast_slice(values));
+            }
+            OutputData::Int64(values) if cfg!(target_endian = "little") => {
+                out.extend_from_slice(bytemuck::cast_slice(values));
+            }
+            OutputData::Fp32(values) => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            OutputData::Int64(values) => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+        }
+    }
+
+    /// Appends them as JSON numbers with commas between them.
+    fn append_json(&self, out: &mut Vec<u8>) {
+        match self {
+            OutputData::Fp32(values) => write_f32_list(out, values),
+            OutputData::Int64(values) => {
+                let mut buffer = itoa::Buffer::new();
+                for (index, &value) in values.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(buffer.format(value).as_bytes());
+                }
+            }
+        }
+    }
+
+    /// The `classes` largest of each row of `columns`, as `value:index`.
+    pub(crate) fn classify(&self, columns: usize, classes: usize) -> Vec<String> {
+        match self {
+            OutputData::Fp32(values) => {
+                classify(values, columns, classes, f32::total_cmp, |value| format!("{value:.6}"))
+            }
+            OutputData::Int64(values) => classify(values, columns, classes, i64::cmp, i64::to_string),
+        }
+    }
+}
+
+/// A reply with one output: what every model here has.
 #[derive(Clone, Copy, Debug)]
 pub struct InferResponse<'a> {
     /// The request's id; empty if it had none.
@@ -26,10 +94,10 @@ pub struct InferResponse<'a> {
     pub version: &'a str,
     /// The output's name.
     pub output: &'a str,
-    /// Its dimensions: rows and columns.
-    pub shape: [usize; 2],
-    /// Its elements.
-    pub data: &'a [f32],
+    /// Its dimensions, the batch's first.
+    pub shape: &'a [usize],
+    /// Its elements: as many as the dimensions say.
+    pub data: OutputData<'a>,
 }
 
 /// A reply in bytes.
@@ -42,6 +110,16 @@ pub struct Encoded {
 }
 
 impl InferResponse<'_> {
+    /// The elements of one row.
+    pub(crate) fn columns(&self) -> usize {
+        self.shape.iter().skip(1).product()
+    }
+
+    /// The number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(0)
+    }
+
     /// Writes the reply in the form that the request asked for; `default_form` is for a request that asked for no
     /// output in particular.
     pub fn encode(&self, requested: &[OutputRequest], default_form: OutputForm) -> Encoded {
@@ -51,8 +129,9 @@ impl InferResponse<'_> {
         let in_shared_memory = request.is_some_and(|request| request.shared_memory.is_some());
 
         // Room for the whole reply, whichever form it takes, so that nothing is moved while it grows.
-        let per_value = if form == OutputForm::Binary { 4 } else { 11 };
-        let mut body = Vec::with_capacity(256 + self.data.len() * per_value);
+        let size = self.data.byte_size();
+        let room = if form == OutputForm::Binary { size } else { size / 4 * 11 };
+        let mut body = Vec::with_capacity(256 + room);
         let mut classified = Vec::new();
         body.push(b'{');
         if !self.id.is_empty() {
@@ -69,16 +148,16 @@ impl InferResponse<'_> {
         if classes > 0 {
             self.write_classes(&mut body, &mut classified, classes, form);
         } else {
-            self.write_head(&mut body, "FP32", self.shape);
+            write_head(&mut body, self.data.datatype(), self.shape);
             match form {
                 _ if in_shared_memory => {}
                 OutputForm::Json => {
                     body.extend_from_slice(b",\"data\":[");
-                    write_f32_list(&mut body, self.data);
+                    self.data.append_json(&mut body);
                     body.push(b']');
                 }
                 OutputForm::Binary => {
-                    write_binary_size(&mut body, self.data.len() * 4);
+                    write_binary_size(&mut body, size);
                 }
             }
         }
@@ -86,46 +165,49 @@ impl InferResponse<'_> {
         let header_length = (form == OutputForm::Binary && !in_shared_memory).then_some(body.len());
         if header_length.is_some() {
             match classes {
-                0 => append_f32_bytes(&mut body, self.data),
+                0 => self.data.append_bytes(&mut body),
                 _ => body.append(&mut classified),
             }
         }
         Encoded { body, header_length }
     }
 
-    fn write_head(&self, body: &mut Vec<u8>, datatype: &str, shape: [usize; 2]) {
-        body.extend_from_slice(b",\"datatype\":\"");
-        body.extend_from_slice(datatype.as_bytes());
-        body.extend_from_slice(b"\",\"shape\":[");
-        let mut buffer = itoa::Buffer::new();
-        body.extend_from_slice(buffer.format(shape[0]).as_bytes());
-        body.push(b',');
-        body.extend_from_slice(buffer.format(shape[1]).as_bytes());
-        body.push(b']');
-    }
-
     fn write_classes(&self, body: &mut Vec<u8>, binary: &mut Vec<u8>, classes: usize, form: OutputForm) {
-        let [rows, columns] = self.shape;
+        let columns = self.columns();
         let classes = classes.min(columns);
-        let texts = self.data.chunks_exact(columns.max(1)).flat_map(|row| classify(row, classes));
-        self.write_head(body, "BYTES", [rows, classes]);
+        let texts = self.data.classify(columns, classes);
+        write_head(body, DataType::Bytes, &[self.rows(), classes]);
         match form {
             OutputForm::Json => {
                 body.extend_from_slice(b",\"data\":[");
-                for (index, text) in texts.enumerate() {
+                for (index, text) in texts.iter().enumerate() {
                     if index > 0 {
                         body.push(b',');
                     }
-                    write_string(body, &text);
+                    write_string(body, text);
                 }
                 body.push(b']');
             }
             OutputForm::Binary => {
-                *binary = bytes_tensor(texts);
+                *binary = bytes_tensor(&texts);
                 write_binary_size(body, binary.len());
             }
         }
     }
+}
+
+fn write_head(body: &mut Vec<u8>, datatype: DataType, shape: &[usize]) {
+    body.extend_from_slice(b",\"datatype\":\"");
+    body.extend_from_slice(datatype.name().as_bytes());
+    body.extend_from_slice(b"\",\"shape\":[");
+    let mut buffer = itoa::Buffer::new();
+    for (index, &dimension) in shape.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(buffer.format(dimension).as_bytes());
+    }
+    body.push(b']');
 }
 
 fn write_binary_size(body: &mut Vec<u8>, size: usize) {
@@ -134,24 +216,8 @@ fn write_binary_size(body: &mut Vec<u8>, size: usize) {
     body.push(b'}');
 }
 
-/// The little-endian bytes of `values`.
-pub fn f32_bytes(values: &[f32]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(values.len() * 4);
-    append_f32_bytes(&mut bytes, values);
-    bytes
-}
-
-/// Appends the little-endian bytes of `values`.
-pub(crate) fn append_f32_bytes(out: &mut Vec<u8>, values: &[f32]) {
-    if cfg!(target_endian = "little") {
-        out.extend_from_slice(bytemuck::cast_slice(values));
-    } else {
-        values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
-    }
-}
-
 /// The binary form of a BYTES tensor.
-pub(crate) fn bytes_tensor(texts: impl Iterator<Item = String>) -> Vec<u8> {
+pub(crate) fn bytes_tensor(texts: &[String]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for text in texts {
         // These texts are two numbers long.
@@ -179,9 +245,10 @@ mod tests {
         model: "m",
         version: "1",
         output: "O",
-        shape: [2, 2],
-        data: &[0.0, 1.5, 4.0, 3.0],
+        shape: &[2, 2],
+        data: OutputData::Fp32(&VALUES),
     };
+    const VALUES: [f32; 4] = [0.0, 1.5, 4.0, 3.0];
 
     fn asked(form: OutputForm, classes: usize) -> [OutputRequest; 1] {
         [OutputRequest { name: "O".to_owned(), form, classes, shared_memory: None }]
@@ -196,13 +263,27 @@ mod tests {
     }
 
     #[test]
+    fn integers() {
+        let response =
+            InferResponse { shape: &[1, 3], data: OutputData::Int64(&[7, -1, i64::MAX]), ..RESPONSE };
+        let encoded = response.encode(&[], OutputForm::Json);
+        let text = r#"{"model_name":"m","model_version":"1","outputs":[{"name":"O","datatype":"INT64","shape":[1,3],"data":[7,-1,9223372036854775807]}]}"#;
+        assert_eq!(String::from_utf8(encoded.body).unwrap(), text);
+        let encoded = response.encode(&asked(OutputForm::Binary, 0), OutputForm::Json);
+        let bytes: Vec<u8> = [7, -1, i64::MAX].iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(encoded.body.split_at(encoded.header_length.unwrap()).1, bytes);
+        let encoded = response.encode(&asked(OutputForm::Json, 2), OutputForm::Json);
+        assert!(String::from_utf8(encoded.body).unwrap().contains(r#"["9223372036854775807:2","7:0"]"#));
+    }
+
+    #[test]
     fn binary() {
         let encoded = RESPONSE.encode(&asked(OutputForm::Binary, 0), OutputForm::Json);
         let text = r#"{"model_name":"m","model_version":"1","outputs":[{"name":"O","datatype":"FP32","shape":[2,2],"parameters":{"binary_data_size":16}}]}"#;
         assert_eq!(encoded.header_length, Some(text.len()));
         let (header, data) = encoded.body.split_at(text.len());
         assert_eq!(header, text.as_bytes());
-        let bytes: Vec<u8> = RESPONSE.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = VALUES.iter().flat_map(|value| value.to_le_bytes()).collect();
         assert_eq!(data, bytes);
     }
 

@@ -6,7 +6,7 @@ use siglip_protocol::repository::IndexEntry;
 use siglip_protocol::statistics::ModelStatistics;
 
 use crate::endpoint::Endpoint;
-use crate::registry::VERSION;
+use crate::registry::{Listed, VERSION};
 use crate::state::ServerState;
 
 /// What runs the models, and the server's name.
@@ -22,11 +22,12 @@ pub(crate) fn metadata(endpoint: &Endpoint) -> ModelMetadata<'_> {
 
 pub(crate) fn config<'a>(state: &ServerState, endpoint: &'a Endpoint) -> ModelConfig<'a> {
     let delay = state.options.max_queue_delay.as_micros();
+    let gpu = endpoint.batcher().is_some_and(|batcher| batcher.info().device.starts_with("cuda"));
     let details = ConfigDetails {
         backend: NAME,
-        gpu: endpoint.batcher().info().device.starts_with("cuda"),
+        gpu,
         max_queue_delay_us: u64::try_from(delay).unwrap_or(u64::MAX),
-        max_queue_size: endpoint.batcher().gauges().max_queue_size(),
+        max_queue_size: state.options.max_queue_size,
     };
     ModelConfig::of(endpoint.spec(), &details)
 }
@@ -35,12 +36,11 @@ pub(crate) fn statistics(endpoint: &Endpoint) -> ModelStatistics {
     endpoint.counters().snapshot(&endpoint.spec().name, VERSION).statistics
 }
 
-/// The repository's index. All models are ready, so asking for ready ones only changes nothing.
-pub(crate) fn index(state: &ServerState) -> impl Iterator<Item = IndexEntry<'_>> {
-    state.registry.endpoints().map(|endpoint| IndexEntry {
-        name: &endpoint.spec().name,
-        version: VERSION,
-        state: "READY",
-        reason: "",
+/// The repository's index, or its part that is ready.
+pub(crate) fn index(state: &ServerState, ready_only: bool) -> impl Iterator<Item = IndexEntry<'static>> {
+    let listed = state.registry.list().into_iter().filter(move |listed| listed.ready || !ready_only);
+    listed.map(|Listed { name, ready }| {
+        let (state, reason) = if ready { ("READY", "") } else { ("UNAVAILABLE", "unloaded") };
+        IndexEntry { name, version: VERSION, state, reason }
     })
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use siglip::engine::Tower;
+use siglip::image::{Base64Error, ImageError};
+use siglip::prompt::TemplateError;
 use siglip_protocol::compression::{DecompressError, UnsupportedEncoding};
 use siglip_protocol::grpc::GrpcRequestError;
 use siglip_protocol::{CheckError, Code, RequestError};
@@ -37,8 +39,13 @@ pub enum ServeError {
     #[error("there is no model to serve")]
     NoModel,
     /// Two models would answer to one name.
-    #[error("two models are to be served as '{0}'; serve them from two processes")]
+    #[error(
+        "two of the models to serve are called '{0}': rename one, so that 'embed_model' can tell them apart"
+    )]
     DuplicateModel(String),
+    /// A model cannot be served.
+    #[error("a model cannot be served: {0}")]
+    Load(String),
     /// An engine is not for the tower that it was given for, or its sizes make no sense.
     #[error("the engine for the {tower} tower of '{model}' cannot serve it: {reason}")]
     Engine {
@@ -54,6 +61,25 @@ pub enum ServeError {
     Thread(std::io::Error),
 }
 
+impl From<LoadError> for ServeError {
+    fn from(error: LoadError) -> Self {
+        ServeError::Load(error.to_string())
+    }
+}
+
+/// Why a model was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error("failed to load '{0}', failed to poll from model repository")]
+    UnknownModel(String),
+    #[error("there is no {0} tower")]
+    NoTower(Tower),
+    #[error("the engine cannot be built: {0}")]
+    Engine(String),
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
 /// A model that was asked for is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LookupError {
@@ -61,6 +87,10 @@ pub(crate) enum LookupError {
     Model(String),
     #[error("Request for unknown model: '{model}' version {version} is not found")]
     Version { model: String, version: i64 },
+    #[error("Request for unknown model: '{0}' has no available versions")]
+    Unloaded(String),
+    #[error("Request for unknown model: '{0}' version 1 is not at ready state")]
+    VersionUnloaded(String),
     #[error(
         "failed to get model version from specified version string '{0}' (details: stol), version should be an \
          integral value > 0"
@@ -75,8 +105,10 @@ impl LookupError {
     /// argument.
     pub(crate) fn statistics_message(&self) -> String {
         match self {
-            LookupError::Model(model) => format!("requested model '{model}' is not available"),
-            LookupError::Version { model, .. } => {
+            LookupError::Model(model) | LookupError::Unloaded(model) => {
+                format!("requested model '{model}' is not available")
+            }
+            LookupError::Version { model, .. } | LookupError::VersionUnloaded(model) => {
                 format!("requested model version is not available for model '{model}'")
             }
             other => other.to_string(),
@@ -85,12 +117,13 @@ impl LookupError {
 
     /// Whether a question about readiness is answered with "no" rather than with an error.
     pub(crate) fn means_not_ready(&self) -> bool {
-        matches!(self, LookupError::Model(_) | LookupError::Version { .. })
+        !matches!(self, LookupError::VersionFormat(_) | LookupError::NegativeVersion(_))
     }
 
     pub(crate) fn code(&self) -> Code {
         match self {
-            LookupError::Model(_) | LookupError::Version { .. } => Code::NotFound,
+            LookupError::Model(_) | LookupError::Version { .. } | LookupError::Unloaded(_) => Code::NotFound,
+            LookupError::VersionUnloaded(_) => Code::Unavailable,
             LookupError::VersionFormat(_) | LookupError::NegativeVersion(_) => Code::InvalidArgument,
         }
     }
@@ -124,9 +157,23 @@ pub(crate) enum InferError {
     NotUtf8 { row: usize, at: usize },
     #[error("row {row} of INPUT_TEXT: {error}")]
     Tokenize { row: usize, error: TokenizeError },
+    #[error("row {row} of INPUT_IMAGE: {error}{hint}")]
+    Image { row: usize, error: ImageError, hint: &'static str },
+    #[error("row {row} of INPUT_IMAGE: {error}")]
+    Base64 { row: usize, error: Base64Error },
+    #[error("LABELS is empty: at least one label a row is needed")]
+    NoLabels,
+    #[error("label {column} of row {row} of LABELS is empty")]
+    EmptyLabel { row: usize, column: usize },
+    #[error("label {column} of row {row} of LABELS is not UTF-8: byte {at} is not part of a character")]
+    LabelNotUtf8 { row: usize, column: usize, at: usize },
+    #[error("the label in '{text}': {error}")]
+    Label { text: String, error: TokenizeError },
+    #[error("parameter 'prompt': {0}")]
+    Prompt(TemplateError),
     #[error("parameter '{name}' must be {expected}")]
     ParameterType { name: &'static str, expected: &'static str },
-    #[error("parameter 'embed_model' is '{got}', which is not served here; it can be {}", served.join(" or "))]
+    #[error("parameter 'embed_model' is '{got}', which is not served here; it can be {}", served.join(", "))]
     EmbedModel { got: String, served: Vec<String> },
     #[error("preparing the request failed; the server's log has the reason")]
     Preparation,
@@ -148,9 +195,15 @@ impl InferError {
             InferError::Check(error) => error.code(),
             InferError::TokenId { .. }
             | InferError::NotUtf8 { .. }
+            | InferError::Image { .. }
+            | InferError::Base64 { .. }
+            | InferError::NoLabels
+            | InferError::EmptyLabel { .. }
+            | InferError::LabelNotUtf8 { .. }
+            | InferError::Prompt(_)
             | InferError::ParameterType { .. }
             | InferError::EmbedModel { .. } => Code::InvalidArgument,
-            InferError::Tokenize { error, .. } => match error {
+            InferError::Tokenize { error, .. } | InferError::Label { error, .. } => match error {
                 TokenizeError::TooLong { .. } => Code::InvalidArgument,
                 TokenizeError::Other(_) => Code::Internal,
             },

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use siglip_protocol::{InferRequest, InferResponse, OutputRequest, TensorData};
+use siglip_protocol::{InferRequest, InferResponse, TensorData};
 
-use crate::batcher::Answer;
-use crate::endpoint::{EMBEDDING, Endpoint};
+use crate::endpoint::{Endpoint, Outcome};
 use crate::error::InferError;
 use crate::regions::RegionError;
 use crate::registry::VERSION;
@@ -17,7 +16,7 @@ pub(crate) async fn infer(
     endpoint: &Endpoint,
     request: &mut InferRequest,
     received: Instant,
-) -> Result<Answer, InferError> {
+) -> Result<Outcome, InferError> {
     for input in &mut request.inputs {
         if let TensorData::SharedMemory(span) = &input.data {
             input.data = TensorData::Raw(state.regions.read(span)?);
@@ -26,37 +25,38 @@ pub(crate) async fn infer(
     for span in request.outputs.iter().filter_map(|output| output.shared_memory.as_ref()) {
         state.regions.find(span)?;
     }
-    let answer = endpoint.infer(request, received).await?;
-    if let Some(output) = request.outputs.iter().find(|output| output.name == EMBEDDING) {
-        write_output(state, output, &answer).map_err(InferError::OutputRegion)?;
-    }
-    Ok(answer)
+    let outcome = endpoint.infer(request, received).await?;
+    write_output(state, request, &outcome).map_err(InferError::OutputRegion)?;
+    Ok(outcome)
 }
 
-fn write_output(state: &ServerState, output: &OutputRequest, answer: &Answer) -> Result<(), RegionError> {
+fn write_output(state: &ServerState, request: &InferRequest, outcome: &Outcome) -> Result<(), RegionError> {
+    let Some(output) = request.outputs.iter().find(|output| output.name == outcome.output) else {
+        return Ok(());
+    };
     let Some(span) = &output.shared_memory else { return Ok(()) };
-    let bytes = siglip_protocol::f32_bytes(&answer.embeddings);
-    if span.byte_size < bytes.len() as u64 {
+    let data = outcome.values.as_data();
+    if span.byte_size < data.byte_size() as u64 {
         let (output, given) = (output.name.clone(), span.byte_size);
-        return Err(RegionError::OutputSize { output, given, needed: bytes.len() });
+        return Err(RegionError::OutputSize { output, given, needed: data.byte_size() });
     }
+    let mut bytes = Vec::with_capacity(data.byte_size());
+    data.append_bytes(&mut bytes);
     state.regions.write(span, &bytes)
 }
 
-/// The answer as the reply to the request.
+/// The outcome as the reply to the request.
 pub(crate) fn response<'a>(
     endpoint: &'a Endpoint,
     request: &'a InferRequest,
-    answer: &'a Answer,
+    outcome: &'a Outcome,
 ) -> InferResponse<'a> {
-    let columns = endpoint.batcher().info().embedding_size;
     InferResponse {
         id: &request.id,
         model: &endpoint.spec().name,
         version: VERSION,
-        output: EMBEDDING,
-        // The size was checked not to be 0 when the engine was taken in.
-        shape: [answer.embeddings.len() / columns.max(1), columns],
-        data: &answer.embeddings,
+        output: &outcome.output,
+        shape: &outcome.shape,
+        data: outcome.values.as_data(),
     }
 }

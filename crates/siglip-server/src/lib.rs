@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 mod batcher;
+mod catalogue;
+mod control;
 mod describe;
 mod endpoint;
 mod error;
@@ -17,11 +19,13 @@ mod grpc;
 mod histogram;
 mod http;
 mod infer;
+mod labels;
 mod metrics;
 mod options;
 mod prepare;
 mod regions;
 mod registry;
+mod served;
 mod server;
 mod settings;
 mod state;
@@ -29,7 +33,7 @@ mod statistics;
 mod tokenize;
 
 pub use error::ServeError;
-pub use options::ServerOptions;
-pub use registry::{ServedModel, ServedText, ServedVision};
+pub use options::{Compat, ModelControl, ServerOptions};
+pub use served::{BuildEngine, ServedModel, ServedText, ServedVision, Similarity};
 pub use server::BoundServer;
 pub use tokenize::{Tokenize, TokenizeError};

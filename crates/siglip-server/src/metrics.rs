@@ -59,8 +59,9 @@ const MODEL_METRICS: [ModelMetric; 7] = [
 /// Writes all metrics: Triton's under its names, and ours.
 pub(crate) fn render(registry: &Registry) -> String {
     let mut text = Text(String::with_capacity(8192));
-    let models: Vec<(Snapshot, u64)> = registry
-        .endpoints()
+    let endpoints = registry.endpoints();
+    let models: Vec<(Snapshot, u64)> = endpoints
+        .iter()
         .map(|endpoint| {
             let counters = endpoint.counters();
             (counters.snapshot(&endpoint.spec().name, VERSION), counters.pending.load(Ordering::Relaxed))
@@ -74,7 +75,7 @@ pub(crate) fn render(registry: &Registry) -> String {
         "Time from the reception of a request to its answer",
         "histogram",
     );
-    for endpoint in registry.endpoints() {
+    for endpoint in &endpoints {
         let labels = format!("model=\"{}\"", endpoint.spec().name);
         text.histogram("siglip_request_duration_seconds", &labels, endpoint.counters().latency.snapshot());
     }
@@ -114,14 +115,14 @@ fn triton_metrics(text: &mut Text, models: &[(Snapshot, u64)]) {
 }
 
 fn batcher_metrics(text: &mut Text, registry: &Registry) {
-    let towers: Vec<_> = registry
+    let batchers: Vec<_> = registry
         .batchers()
-        .map(|batcher| (format!("tower=\"{}\"", batcher.info().tower), batcher.gauges()))
+        .map(|(model, batcher)| (format!("model=\"{model}\",tower=\"{}\"", batcher.info().tower), batcher))
         .collect();
     let mut all = |name: &str, help: &str, kind: &str, value: &dyn Fn(&crate::batcher::Gauges) -> u64| {
         text.head(name, help, kind);
-        for (labels, gauges) in &towers {
-            text.sample(name, labels, value(gauges));
+        for (labels, batcher) in &batchers {
+            text.sample(name, labels, value(batcher.gauges()));
         }
     };
     all("siglip_queue_rows", "Rows that wait for a batch", "gauge", &|gauges| gauges.queued_rows() as u64);
@@ -144,8 +145,8 @@ fn batcher_metrics(text: &mut Text, registry: &Registry) {
         gauges.panics.load(Ordering::Relaxed)
     });
     text.head("siglip_batch_size", "Rows of the batches that were computed", "histogram");
-    for (labels, gauges) in &towers {
-        text.histogram("siglip_batch_size", labels, gauges.batch_rows.snapshot());
+    for (labels, batcher) in &batchers {
+        text.histogram("siglip_batch_size", labels, batcher.gauges().batch_rows.snapshot());
     }
 }
 

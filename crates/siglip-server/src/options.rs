@@ -29,8 +29,32 @@ pub struct ServerOptions {
     pub header_timeout: Duration,
     /// How long a request's body may come to a standstill.
     pub body_timeout: Duration,
-    /// Threads that tokenise.
+    /// Threads that tokenise texts, and decode and resize images.
     pub preparation_threads: usize,
+    /// The form in which endpoints of two generations are shown.
+    pub compat: Compat,
+    /// Who says which models are loaded.
+    pub model_control: ModelControl,
+}
+
+/// Which generation's form the metadata of `siglip_text` and `siglip_vision` show. Both take either form's input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compat {
+    /// The older's: token ids and pixel values.
+    #[default]
+    Page,
+    /// The successor's, where both are ensembles: texts and image files.
+    Ensemble,
+}
+
+/// Who says which models are loaded, as Triton's `--model-control-mode` does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModelControl {
+    /// All are, for as long as the server runs.
+    #[default]
+    None,
+    /// Clients load and unload them. All are loaded at start.
+    Explicit,
 }
 
 impl Default for ServerOptions {
@@ -48,7 +72,9 @@ impl Default for ServerOptions {
             max_connections: 4096,
             header_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
-            preparation_threads: 1,
+            preparation_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            compat: Compat::default(),
+            model_control: ModelControl::default(),
         }
     }
 }

@@ -1,118 +1,116 @@
 //! What is served, by name.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
+use std::sync::{PoisonError, RwLockReadGuard};
 
-use siglip::engine::{Engine, EngineInfo, Tower};
-
-use crate::batcher::{Batcher, BatcherOptions};
-use crate::endpoint::{Endpoint, Texts};
-use crate::error::{LookupError, ServeError};
-use crate::options::ServerOptions;
-use crate::prepare::PreparationPool;
-use crate::tokenize::Tokenize;
+use crate::batcher::Batcher;
+use crate::catalogue::Catalogue;
+use crate::endpoint::{Endpoint, KINDS, Kind};
+use crate::error::{LoadError, LookupError, ServeError};
+use crate::options::{Compat, ServerOptions};
+use crate::served::ServedModel;
 
 /// The one version of every model.
 pub(crate) const VERSION: &str = "1";
 
-/// A model to serve: one tower, or both.
-pub struct ServedModel {
-    /// Its own name, e.g. `google/siglip-so400m-patch14-384`.
-    pub name: String,
-    /// Its text tower.
-    pub text: Option<ServedText>,
-    /// Its image tower.
-    pub vision: Option<ServedVision>,
-}
-
-/// A text tower to serve.
-pub struct ServedText {
-    /// What computes it.
-    pub engine: Box<dyn Engine>,
-    /// What makes token ids of texts; without it, clients have to.
-    pub tokenizer: Option<Arc<dyn Tokenize>>,
-}
-
-/// An image tower to serve.
-pub struct ServedVision {
-    /// What computes it.
-    pub engine: Box<dyn Engine>,
-    /// Channels, height and width of an image.
-    pub dims: [usize; 3],
-}
-
-/// The endpoints by name, and the batchers behind them.
+/// The endpoints by name, and the models behind them.
 pub(crate) struct Registry {
-    endpoints: BTreeMap<String, Endpoint>,
-    batchers: Vec<Arc<Batcher>>,
+    catalogue: Catalogue,
+    compat: Compat,
+    slots: RwLock<BTreeMap<&'static str, Slot>>,
+}
+
+/// A name that is served, or was and can be again.
+struct Slot {
+    kind: &'static Kind,
+    /// The endpoint, unless it is unloaded.
+    endpoint: Option<Arc<Endpoint>>,
+}
+
+/// A name as the repository's index shows it.
+pub(crate) struct Listed {
+    pub(crate) name: &'static str,
+    pub(crate) ready: bool,
 }
 
 impl Registry {
-    /// Starts the batchers and names the endpoints.
+    /// Takes the models in and names the endpoints.
     pub(crate) fn build(models: Vec<ServedModel>, options: &ServerOptions) -> Result<Self, ServeError> {
-        let mut registry = Registry { endpoints: BTreeMap::new(), batchers: Vec::new() };
-        let batcher_options = BatcherOptions {
-            max_queue_delay: options.max_queue_delay,
-            max_queue_size: options.max_queue_size,
-        };
-        let pool = PreparationPool::start(options.preparation_threads).map_err(ServeError::Thread)?;
-        let pool = Arc::new(pool);
-        for model in models {
-            if let Some(ServedText { engine, tokenizer }) = model.text {
-                check_engine(engine.info(), Tower::Text, &model.name, None)?;
-                let batcher = registry.start(engine, batcher_options)?;
-                let names = Arc::from([String::from("siglip_text"), model.name.clone()]);
-                let texts = tokenizer.map(|tokenizer| Texts { tokenizer, pool: pool.clone(), models: names });
-                registry.add(Endpoint::token_ids("siglip_text", batcher.clone(), texts.clone()))?;
-                if let Some(texts) = texts {
-                    registry.add(Endpoint::texts("embed_text", batcher, texts))?;
-                }
-            }
-            if let Some(ServedVision { engine, dims }) = model.vision {
-                check_engine(engine.info(), Tower::Vision, &model.name, Some(dims))?;
-                let batcher = registry.start(engine, batcher_options)?;
-                registry.add(Endpoint::pixels("siglip_vision", batcher, dims))?;
+        let catalogue = Catalogue::build(models, options)?;
+        let mut slots = BTreeMap::new();
+        for kind in &KINDS {
+            let endpoint = kind.load(&catalogue, options.compat)?;
+            if let Some(endpoint) = endpoint {
+                slots.insert(kind.name, Slot { kind, endpoint: Some(Arc::new(endpoint)) });
             }
         }
-        if registry.endpoints.is_empty() { Err(ServeError::NoModel) } else { Ok(registry) }
-    }
-
-    fn start(
-        &mut self,
-        engine: Box<dyn Engine>,
-        options: BatcherOptions,
-    ) -> Result<Arc<Batcher>, ServeError> {
-        let batcher = Arc::new(Batcher::start(engine, options).map_err(ServeError::Thread)?);
-        self.batchers.push(batcher.clone());
-        Ok(batcher)
-    }
-
-    fn add(&mut self, endpoint: Endpoint) -> Result<(), ServeError> {
-        let name = endpoint.spec().name.clone();
-        match self.endpoints.insert(name.clone(), endpoint) {
-            None => Ok(()),
-            Some(_) => Err(ServeError::DuplicateModel(name)),
+        if slots.is_empty() {
+            return Err(ServeError::NoModel);
         }
+        Ok(Registry { catalogue, compat: options.compat, slots: RwLock::new(slots) })
     }
 
     /// The endpoint of that name and version; without a version, or with an empty one, the only one.
-    pub(crate) fn find(&self, name: &str, version: Option<&str>) -> Result<&Endpoint, LookupError> {
+    pub(crate) fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Endpoint>, LookupError> {
         let version = version.filter(|version| !version.is_empty()).map(parse_version).transpose()?;
-        let endpoint = self.endpoints.get(name).ok_or_else(|| LookupError::Model(name.to_owned()))?;
-        match version {
-            None | Some(1) => Ok(endpoint),
-            Some(version) => Err(LookupError::Version { model: name.to_owned(), version }),
+        let slots = self.slots();
+        let slot = slots.get(name).ok_or_else(|| LookupError::Model(name.to_owned()))?;
+        match (&slot.endpoint, version) {
+            (Some(endpoint), None | Some(1)) => Ok(endpoint.clone()),
+            (None, None) => Err(LookupError::Unloaded(name.to_owned())),
+            (None, Some(1)) => Err(LookupError::VersionUnloaded(name.to_owned())),
+            (_, Some(version)) => Err(LookupError::Version { model: name.to_owned(), version }),
         }
     }
 
-    /// All endpoints, by name.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.values()
+    /// All endpoints that are loaded, by name.
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.slots().values().filter_map(|slot| slot.endpoint.clone()).collect()
     }
 
-    /// All batchers.
-    pub(crate) fn batchers(&self) -> impl Iterator<Item = &Batcher> {
-        self.batchers.iter().map(|batcher| &**batcher)
+    /// All names, loaded or not.
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let listed = |(&name, slot): (&&'static str, &Slot)| Listed { name, ready: slot.endpoint.is_some() };
+        self.slots().iter().map(listed).collect()
+    }
+
+    /// The batchers of the towers that are loaded, each with its model's name.
+    pub(crate) fn batchers(&self) -> impl Iterator<Item = (&str, Arc<Batcher>)> {
+        self.catalogue.batchers()
+    }
+
+    /// Puts an endpoint that was unloaded back into service, with fresh statistics.
+    ///
+    /// May take as long as building an engine takes.
+    pub(crate) fn load(&self, name: &str) -> Result<(), LoadError> {
+        let kind = match self.slots().get(name) {
+            None => return Err(LoadError::UnknownModel(name.to_owned())),
+            Some(slot) if slot.endpoint.is_some() => return Ok(()),
+            Some(slot) => slot.kind,
+        };
+        // Not under the lock: everything else goes on meanwhile.
+        let endpoint = kind.load(&self.catalogue, self.compat)?.map(Arc::new);
+        self.set(name, endpoint);
+        Ok(())
+    }
+
+    /// Takes an endpoint out of service. Requests that it has taken in are answered. A tower that no endpoint uses any
+    /// more is freed, if it can be built again.
+    pub(crate) fn unload(&self, name: &str) {
+        self.set(name, None);
+    }
+
+    fn set(&self, name: &str, endpoint: Option<Arc<Endpoint>>) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let former = slots.get_mut(name).map(|slot| std::mem::replace(&mut slot.endpoint, endpoint));
+        drop(slots);
+        // Only now, and not under the lock: the last use of a tower ends its thread.
+        drop(former);
+    }
+
+    fn slots(&self) -> RwLockReadGuard<'_, BTreeMap<&'static str, Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,29 +121,4 @@ fn parse_version(text: &str) -> Result<i64, LookupError> {
         Ok(version) => Ok(version),
         Err(_) => Err(LookupError::VersionFormat(text.to_owned())),
     }
-}
-
-/// Refuses an engine whose sizes make no sense, so that nothing behind this has to doubt them.
-fn check_engine(
-    info: &EngineInfo,
-    tower: Tower,
-    model: &str,
-    dims: Option<[usize; 3]>,
-) -> Result<(), ServeError> {
-    let fail = |reason: String| Err(ServeError::Engine { tower, model: model.to_owned(), reason });
-    if info.tower != tower {
-        return fail(format!("it computes the {} tower", info.tower));
-    }
-    if info.max_batch_size == 0 || info.input_len == 0 || info.embedding_size == 0 {
-        return fail("its batch, input or embedding size is 0".to_owned());
-    }
-    if let Some(dims) = dims
-        && dims.iter().product::<usize>() != info.input_len
-    {
-        return fail(format!(
-            "it takes {} values a row, and an image of {dims:?} has others",
-            info.input_len
-        ));
-    }
-    Ok(())
 }

@@ -10,7 +10,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::error::ServeError;
 use crate::http::Acceptor;
 use crate::options::ServerOptions;
-use crate::registry::{Registry, ServedModel};
+use crate::registry::Registry;
+use crate::served::ServedModel;
 use crate::state::ServerState;
 use crate::{grpc, http};
 

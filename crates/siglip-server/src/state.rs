@@ -1,5 +1,7 @@
 //! What all doors share.
 
+use std::sync::Arc;
+
 use crate::options::ServerOptions;
 use crate::regions::Regions;
 use crate::registry::Registry;
@@ -7,7 +9,7 @@ use crate::settings::Settings;
 
 /// The models, and what clients have set up.
 pub(crate) struct ServerState {
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) options: ServerOptions,
     pub(crate) regions: Regions,
     pub(crate) settings: Settings,
@@ -15,6 +17,11 @@ pub(crate) struct ServerState {
 
 impl ServerState {
     pub(crate) fn new(registry: Registry, options: ServerOptions) -> Self {
-        ServerState { registry, options, regions: Regions::default(), settings: Settings::default() }
+        ServerState {
+            registry: Arc::new(registry),
+            options,
+            regions: Regions::default(),
+            settings: Settings::default(),
+        }
     }
 }

@@ -155,7 +155,7 @@ fn names_and_parameters() {
     assert_error(
         &ask("", r#","parameters":{"embed_model":"other"}"#),
         400,
-        "parameter 'embed_model' is 'other', which is not served here; it can be siglip_text or gated/model",
+        "parameter 'embed_model' is 'other', which is not served here; it can be gated/model, model, siglip",
     );
     assert_error(
         &ask("", r#","parameters":{"truncation":1}"#),

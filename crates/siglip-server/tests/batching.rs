@@ -21,7 +21,7 @@ fn send(server: &TestServer, rows: &[i64]) -> Client {
 /// Waits until so many rows are in the queue.
 fn wait_for_queue(server: &TestServer, rows: usize) {
     let start = Instant::now();
-    while metric(server, "siglip_queue_rows{tower=\"text\"}") != rows as f64 {
+    while metric(server, "siglip_queue_rows{model=\"gated/model\",tower=\"text\"}") != rows as f64 {
         assert!(start.elapsed() < Duration::from_secs(60), "the queue did not reach {rows} rows");
         std::thread::sleep(Duration::from_millis(2));
     }

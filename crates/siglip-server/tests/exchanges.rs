@@ -21,11 +21,13 @@ use common::client::Client;
 use common::engines::{recorded_embed_text, recorded_model};
 use common::{TestServer, options};
 use recording::{Exchange, Outcome};
+use siglip_server::{ModelControl, ServerOptions};
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the counts are what one wants to see of this test")]
 fn http_exchanges() {
-    let main = TestServer::start(vec![recorded_model()], options());
+    let explicit = ServerOptions { model_control: ModelControl::Explicit, ..options() };
+    let main = TestServer::start(vec![recorded_model()], explicit);
     let embed_text = TestServer::start(vec![recorded_embed_text()], options());
     let _objects = setup::Objects::create();
     let mut agree = 0;

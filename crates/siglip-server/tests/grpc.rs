@@ -26,6 +26,7 @@ use serde_json::Value;
 use siglip_protocol::grpc::inference::infer_parameter::ParameterChoice;
 use siglip_protocol::grpc::inference::model_infer_request::InferInputTensor;
 use siglip_protocol::grpc::inference::{InferParameter, ModelInferRequest};
+use siglip_server::{ModelControl, ServerOptions};
 
 fn recording() -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/grpc.jsonl.gz");
@@ -38,7 +39,8 @@ fn recording() -> Vec<Value> {
 #[expect(clippy::print_stdout, reason = "the counts are what one wants to see of this test")]
 async fn grpc_exchanges() {
     let _objects = setup::Objects::create_for_grpc();
-    let main = TestServer::start(vec![recorded_model()], options());
+    let explicit = ServerOptions { model_control: ModelControl::Explicit, ..options() };
+    let main = TestServer::start(vec![recorded_model()], explicit);
     let embed_text = TestServer::start(vec![recorded_embed_text()], options());
     let (mut agree, mut differ, mut wrong) = (0, 0, Vec::new());
     let mut skipped: BTreeMap<&str, usize> = BTreeMap::new();

@@ -16,6 +16,7 @@ pub mod image;
 pub mod knn;
 pub mod model;
 pub mod preprocessor;
+pub mod prompt;
 pub mod reference;
 pub mod similarity;
 pub mod tokenizer;

@@ -5,30 +5,30 @@ use bytes::Bytes;
 use super::inference::ModelInferResponse;
 use super::inference::model_infer_response::InferOutputTensor;
 use crate::DataType;
-use crate::classification::classify;
 use crate::request::OutputRequest;
-use crate::response::{InferResponse, append_f32_bytes, bytes_tensor};
+use crate::response::{InferResponse, bytes_tensor};
 
 impl InferResponse<'_> {
     /// Makes the message, with the output in its raw contents: empty, if it goes to shared memory.
     pub fn to_grpc(&self, requested: &[OutputRequest]) -> ModelInferResponse {
         let request = requested.iter().find(|request| request.name == self.output);
-        let [rows, columns] = self.shape;
+        let columns = self.columns();
         let classes = request.map_or(0, |request| request.classes).min(columns);
-        let (datatype, shape, contents) = if classes > 0 {
-            let texts = self.data.chunks_exact(columns).flat_map(|row| classify(row, classes));
-            (DataType::Bytes, [rows, classes], bytes_tensor(texts))
-        } else if request.is_some_and(|request| request.shared_memory.is_some()) {
-            (DataType::Fp32, self.shape, Vec::new())
+        let mut contents = Vec::new();
+        let (datatype, shape) = if classes > 0 {
+            contents = bytes_tensor(&self.data.classify(columns, classes));
+            (DataType::Bytes, &[self.rows(), classes][..])
         } else {
-            let mut contents = Vec::with_capacity(self.data.len() * 4);
-            append_f32_bytes(&mut contents, self.data);
-            (DataType::Fp32, self.shape, contents)
+            if request.is_none_or(|request| request.shared_memory.is_none()) {
+                contents.reserve_exact(self.data.byte_size());
+                self.data.append_bytes(&mut contents);
+            }
+            (self.data.datatype(), self.shape)
         };
         let output = InferOutputTensor {
             name: self.output.to_owned(),
             datatype: datatype.name().to_owned(),
-            shape: shape.into_iter().map(|dimension| i64::try_from(dimension).unwrap_or(i64::MAX)).collect(),
+            shape: shape.iter().map(|&dimension| i64::try_from(dimension).unwrap_or(i64::MAX)).collect(),
             ..InferOutputTensor::default()
         };
         ModelInferResponse {

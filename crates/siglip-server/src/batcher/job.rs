@@ -27,6 +27,8 @@ enum RowData {
     Pixels(Vec<f32>),
     /// Little-endian, a slice of the request's body: copied only once, into the batch.
     PixelBytes(Bytes),
+    /// Each row by itself, as images are prepared.
+    PixelRows(Vec<Vec<f32>>),
 }
 
 impl Rows {
@@ -40,6 +42,10 @@ impl Rows {
 
     pub(crate) fn pixel_bytes(count: usize, bytes: Bytes) -> Self {
         Rows { count, data: RowData::PixelBytes(bytes) }
+    }
+
+    pub(crate) fn pixel_rows(rows: Vec<Vec<f32>>) -> Self {
+        Rows { count: rows.len(), data: RowData::PixelRows(rows) }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -90,6 +96,10 @@ impl Gathered {
             (Gathered::Pixels(out), RowData::PixelBytes(bytes)) => {
                 let (values, _) = bytes.get(start * 4..end * 4).unwrap_or_default().as_chunks::<4>();
                 out.extend(values.iter().map(|value| f32::from_le_bytes(*value)));
+            }
+            (Gathered::Pixels(out), RowData::PixelRows(rows)) => {
+                let rows = rows.get(first..first + count).unwrap_or_default();
+                rows.iter().for_each(|row| out.extend_from_slice(row));
             }
             _ => {}
         }

@@ -143,6 +143,16 @@ impl Batcher {
         &self.gauges
     }
 
+    /// Whether `rows` more rows would be taken in now. To be asked before anything costly is done for them.
+    pub(crate) fn check_room(&self, rows: usize) -> Result<(), BatchError> {
+        let queued = self.gauges.queued_rows();
+        if queued == 0 || queued.saturating_add(rows) <= self.gauges.max_queue_size {
+            return Ok(());
+        }
+        self.gauges.refused.fetch_add(1, Ordering::Relaxed);
+        Err(BatchError::QueueFull)
+    }
+
     /// Queues a request and waits for its answer. Dropping the future cancels the request.
     ///
     /// `counters` are those of the model that was asked, `received` is when the request arrived.

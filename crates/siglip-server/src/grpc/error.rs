@@ -3,6 +3,7 @@
 use siglip_protocol::Code;
 use tonic::Status;
 
+use crate::control::ControlError;
 use crate::error::{InferError, LookupError};
 use crate::regions::RegionError;
 
@@ -11,10 +12,8 @@ use crate::regions::RegionError;
 pub(super) enum ManageError {
     #[error("'repository_name' specification is not supported")]
     RepositoryName,
-    #[error(
-        "explicit model load / unload is not allowed: this server serves the models that it was started with"
-    )]
-    ModelControl,
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("invalid value type for load parameter '{0}', expected string_param.")]
     LoadParameterType(String),
     #[error("unrecognized load parameter '{0}'.")]
@@ -39,7 +38,7 @@ impl ManageError {
     fn code(&self) -> Code {
         match self {
             ManageError::RepositoryName | ManageError::FileLocation(_) => Code::Unsupported,
-            ManageError::ModelControl => Code::Unavailable,
+            ManageError::Control(error) => error.code(),
             ManageError::LoadParameterType(_)
             | ManageError::LoadParameter(_)
             | ManageError::UnloadParameterType

@@ -10,7 +10,7 @@ use siglip_protocol::grpc::inference::{
 use tonic::Response;
 use tonic::metadata::MetadataValue;
 
-use crate::batcher::Answer;
+use crate::endpoint::Outcome;
 use crate::error::InferError;
 use crate::state::ServerState;
 
@@ -20,12 +20,12 @@ pub(super) async fn unary(
     message: ModelInferRequest,
     received: Instant,
 ) -> Result<Response<ModelInferResponse>, InferError> {
-    let (message, answer) = infer(state, message, received).await?;
+    let (message, outcome) = infer(state, message, received).await?;
     let mut response = Response::new(message);
     let metadata = response.metadata_mut();
-    metadata.insert("x-siglip-batch-size", MetadataValue::from(answer.batch_rows));
-    metadata.insert("x-siglip-queue-us", micros(answer.queue));
-    metadata.insert("x-siglip-compute-us", micros(answer.compute));
+    metadata.insert("x-siglip-batch-size", MetadataValue::from(outcome.batch_rows));
+    metadata.insert("x-siglip-queue-us", micros(outcome.queue));
+    metadata.insert("x-siglip-compute-us", micros(outcome.compute));
     Ok(response)
 }
 
@@ -49,12 +49,12 @@ async fn infer(
     state: &ServerState,
     message: ModelInferRequest,
     received: Instant,
-) -> Result<(ModelInferResponse, Answer), InferError> {
+) -> Result<(ModelInferResponse, Outcome), InferError> {
     let endpoint = state.registry.find(&message.model_name, Some(&message.model_version))?;
     let mut request = InferRequest::from_grpc(message)?;
-    let answer = crate::infer::infer(state, endpoint, &mut request, received).await?;
-    let response = crate::infer::response(endpoint, &request, &answer).to_grpc(&request.outputs);
-    Ok((response, answer))
+    let outcome = crate::infer::infer(state, &endpoint, &mut request, received).await?;
+    let response = crate::infer::response(&endpoint, &request, &outcome).to_grpc(&request.outputs);
+    Ok((response, outcome))
 }
 
 fn micros(duration: Duration) -> MetadataValue<tonic::metadata::Ascii> {

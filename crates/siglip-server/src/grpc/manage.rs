@@ -8,6 +8,7 @@ use siglip_protocol::grpc::inference::system_shared_memory_status_response::Regi
 use tonic::Status;
 
 use super::error::{ManageError, status};
+use crate::control;
 use crate::describe;
 use crate::endpoint::Endpoint;
 use crate::regions::RegionError;
@@ -37,19 +38,22 @@ pub(super) fn statistics(
 ) -> Result<Vec<grpc::ModelStatistics>, Status> {
     let of = |endpoint: &Endpoint| describe::statistics(endpoint).into();
     if name.is_empty() {
-        return Ok(state.registry.endpoints().map(of).collect());
+        return Ok(state.registry.endpoints().iter().map(|endpoint| of(endpoint)).collect());
     }
     match state.registry.find(name, Some(version)) {
-        Ok(endpoint) => Ok(vec![of(endpoint)]),
+        Ok(endpoint) => Ok(vec![of(&endpoint)]),
         Err(error) => Err(status(Code::InvalidArgument, error.statistics_message())),
     }
 }
 
-pub(super) fn index(state: &ServerState, repository: &str) -> Result<Vec<ModelIndex>, ManageError> {
-    if !repository.is_empty() {
+pub(super) fn index(
+    state: &ServerState,
+    request: &grpc::RepositoryIndexRequest,
+) -> Result<Vec<ModelIndex>, ManageError> {
+    if !request.repository_name.is_empty() {
         return Err(ManageError::RepositoryName);
     }
-    let entries = describe::index(state).map(|entry| ModelIndex {
+    let entries = describe::index(state, request.ready).map(|entry| ModelIndex {
         name: entry.name.to_owned(),
         version: entry.version.to_owned(),
         state: entry.state.to_owned(),
@@ -58,31 +62,37 @@ pub(super) fn index(state: &ServerState, repository: &str) -> Result<Vec<ModelIn
     Ok(entries.collect())
 }
 
-/// Models are not loaded here; a request that makes no sense is told so first.
-pub(super) fn refuse_load(request: grpc::RepositoryModelLoadRequest) -> ManageError {
+pub(super) async fn load(
+    state: &ServerState,
+    request: grpc::RepositoryModelLoadRequest,
+) -> Result<(), ManageError> {
     if !request.repository_name.is_empty() {
-        return ManageError::RepositoryName;
+        return Err(ManageError::RepositoryName);
     }
+    let mut config = None;
     for (name, parameter) in request.parameters {
-        if name != "config" && !name.starts_with("file:") {
-            return ManageError::LoadParameter(name);
-        }
-        if name == "config" && !matches!(parameter.parameter_choice, Some(ParameterChoice::StringParam(_))) {
-            return ManageError::LoadParameterType(name);
+        match (name.as_str(), parameter.parameter_choice) {
+            ("config", Some(ParameterChoice::StringParam(value))) => config = Some(value),
+            ("config", _) => return Err(ManageError::LoadParameterType(name)),
+            (file, _) if file.starts_with("file:") => {}
+            _ => return Err(ManageError::LoadParameter(name)),
         }
     }
-    ManageError::ModelControl
+    Ok(control::load(state, &request.model_name, config.as_deref()).await?)
 }
 
-/// Models are not unloaded here; a request that makes no sense is told so first.
-pub(super) fn refuse_unload(request: &grpc::RepositoryModelUnloadRequest) -> ManageError {
+pub(super) async fn unload(
+    state: &ServerState,
+    request: &grpc::RepositoryModelUnloadRequest,
+) -> Result<(), ManageError> {
     if !request.repository_name.is_empty() {
-        return ManageError::RepositoryName;
+        return Err(ManageError::RepositoryName);
     }
     match request.parameters.get("unload_dependents").map(|parameter| &parameter.parameter_choice) {
-        None | Some(Some(ParameterChoice::BoolParam(_))) => ManageError::ModelControl,
-        Some(_) => ManageError::UnloadParameterType,
+        None | Some(Some(ParameterChoice::BoolParam(_))) => {}
+        Some(_) => return Err(ManageError::UnloadParameterType),
     }
+    Ok(control::unload(state, &request.model_name).await?)
 }
 
 pub(super) fn memory_status(

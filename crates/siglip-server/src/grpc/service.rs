@@ -67,7 +67,7 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<grpc::ModelMetadataResponse>, Status> {
         let grpc::ModelMetadataRequest { name, version } = request.into_inner();
         let endpoint = self.state.registry.find(&name, Some(&version))?;
-        Ok(Response::new((&describe::metadata(endpoint)).into()))
+        Ok(Response::new((&describe::metadata(&endpoint)).into()))
     }
 
     async fn model_infer(
@@ -101,7 +101,7 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<grpc::ModelConfigResponse>, Status> {
         let grpc::ModelConfigRequest { name, version } = request.into_inner();
         let endpoint = self.state.registry.find(&name, Some(&version))?;
-        let config = (&describe::config(&self.state, endpoint)).into();
+        let config = (&describe::config(&self.state, &endpoint)).into();
         Ok(Response::new(grpc::ModelConfigResponse { config: Some(config) }))
     }
 
@@ -118,7 +118,7 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<grpc::RepositoryIndexRequest>,
     ) -> Result<Response<grpc::RepositoryIndexResponse>, Status> {
-        let models = manage::index(&self.state, &request.into_inner().repository_name)?;
+        let models = manage::index(&self.state, &request.into_inner())?;
         Ok(Response::new(grpc::RepositoryIndexResponse { models }))
     }
 
@@ -126,14 +126,16 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<grpc::RepositoryModelLoadRequest>,
     ) -> Result<Response<grpc::RepositoryModelLoadResponse>, Status> {
-        Err(manage::refuse_load(request.into_inner()).into())
+        manage::load(&self.state, request.into_inner()).await?;
+        Ok(Response::new(Default::default()))
     }
 
     async fn repository_model_unload(
         &self,
         request: Request<grpc::RepositoryModelUnloadRequest>,
     ) -> Result<Response<grpc::RepositoryModelUnloadResponse>, Status> {
-        Err(manage::refuse_unload(&request.into_inner()).into())
+        manage::unload(&self.state, &request.into_inner()).await?;
+        Ok(Response::new(Default::default()))
     }
 
     async fn system_shared_memory_status(

@@ -10,8 +10,7 @@ use siglip_protocol::InferRequest;
 use siglip_protocol::compression::{self, Encoding};
 
 use super::reply::{self, BINARY_TYPE, JSON_TYPE, Reply};
-use crate::batcher::Answer;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Outcome};
 use crate::error::InferError;
 use crate::state::ServerState;
 
@@ -32,8 +31,8 @@ pub(super) async fn answer(
         Ok(endpoint) => endpoint,
         Err(error) => return reply::infer_error(&error.into()),
     };
-    match infer(state, endpoint, headers, body, received).await {
-        Ok((request, answer)) => success(endpoint, &request, &answer, headers),
+    match infer(state, &endpoint, headers, body, received).await {
+        Ok((request, outcome)) => success(&endpoint, &request, &outcome, headers),
         Err(error) => reply::infer_error(&error),
     }
 }
@@ -44,7 +43,7 @@ async fn infer(
     headers: &HeaderMap,
     body: Bytes,
     received: Instant,
-) -> Result<(InferRequest, Answer), InferError> {
+) -> Result<(InferRequest, Outcome), InferError> {
     let body = match Encoding::of_request(headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes))? {
         Encoding::Identity => body,
         Encoding::Gzip | Encoding::Deflate => {
@@ -54,12 +53,12 @@ async fn infer(
     let header = headers.get(HEADER_LENGTH).map(HeaderValue::as_bytes);
     let header_length = InferRequest::header_length(header, body.len())?;
     let mut request = InferRequest::from_body(&body, header_length, &endpoint.spec().name)?;
-    let answer = crate::infer::infer(state, endpoint, &mut request, received).await?;
-    Ok((request, answer))
+    let outcome = crate::infer::infer(state, endpoint, &mut request, received).await?;
+    Ok((request, outcome))
 }
 
-fn success(endpoint: &Endpoint, request: &InferRequest, answer: &Answer, headers: &HeaderMap) -> Reply {
-    let response = crate::infer::response(endpoint, request, answer);
+fn success(endpoint: &Endpoint, request: &InferRequest, outcome: &Outcome, headers: &HeaderMap) -> Reply {
+    let response = crate::infer::response(endpoint, request, outcome);
     let encoded = response.encode(&request.outputs, request.default_form);
     let encoding = Encoding::of_response(headers.get(ACCEPT_ENCODING).map(HeaderValue::as_bytes));
     let body = compression::compress(encoded.body, encoding);
@@ -77,9 +76,9 @@ fn success(endpoint: &Endpoint, request: &InferRequest, answer: &Answer, headers
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
     }
     headers.insert(CONTENT_LENGTH, body.len().into());
-    headers.insert(BATCH_SIZE, answer.batch_rows.into());
-    headers.insert(QUEUE_US, micros(answer.queue));
-    headers.insert(COMPUTE_US, micros(answer.compute));
+    headers.insert(BATCH_SIZE, outcome.batch_rows.into());
+    headers.insert(QUEUE_US, micros(outcome.queue));
+    headers.insert(COMPUTE_US, micros(outcome.compute));
     *reply.body_mut() = Full::new(Bytes::from(body));
     reply
 }

@@ -9,6 +9,7 @@ use siglip_protocol::{Code, RequestError};
 use super::reply::{self, Reply};
 use super::route::{ModelAction, RepositoryAction, Route};
 use super::{memory, settings};
+use crate::control::{self, ControlError};
 use crate::describe;
 use crate::regions::RegionError;
 use crate::state::ServerState;
@@ -26,10 +27,8 @@ pub(super) enum ManageError {
     NoField(&'static str),
     #[error("'repository_name' specification is not supported")]
     RepositoryName,
-    #[error(
-        "explicit model load / unload is not allowed: this server serves the models that it was started with"
-    )]
-    ModelControl,
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("Request for unknown model : {0}")]
     TraceModel(String),
     #[error("{0} file location can not be updated through network protocol")]
@@ -50,22 +49,27 @@ impl ManageError {
                 Code::InvalidArgument
             }
             ManageError::RepositoryName | ManageError::FileLocation(_) => Code::Unsupported,
-            ManageError::ModelControl | ManageError::LogFormat(_) => Code::Unavailable,
+            ManageError::Control(error) => error.code(),
+            ManageError::LogFormat(_) => Code::Unavailable,
         }
     }
 }
 
-pub(super) fn answer(state: &ServerState, route: &Route<'_>, method: &Method, body: &[u8]) -> Reply {
+pub(super) async fn answer(state: &ServerState, route: &Route<'_>, method: &Method, body: &[u8]) -> Reply {
     let result = match *route {
         Route::Server => Ok(document(&describe::server())),
         Route::Live | Route::Ready => Ok(reply::health(true)),
         Route::AllStatistics => {
-            let model_stats = state.registry.endpoints().map(describe::statistics).collect();
+            let model_stats =
+                state.registry.endpoints().iter().map(|endpoint| describe::statistics(endpoint)).collect();
             Ok(document(&StatisticsReply { model_stats }))
         }
         Route::Model { name, version, action } => Ok(model(state, name, version, action)),
         Route::RepositoryIndex => index(state, body),
-        Route::RepositoryModel { repository, action } => Err(refuse_control(repository, action, body)),
+        Route::RepositoryModel { repository: Some(_), .. } => Err(ManageError::RepositoryName),
+        Route::RepositoryModel { repository: None, model, action } => {
+            control(state, model, action, body).await
+        }
         Route::SystemMemory { region, action } => memory::system(state, region, action, body),
         Route::CudaMemory { region, action } => memory::cuda(region, action),
         Route::Trace { model } => settings::trace(state, model, method, body),
@@ -85,48 +89,60 @@ fn model(state: &ServerState, name: &str, version: Option<&str>, action: ModelAc
             reply::protocol_error(Code::InvalidArgument, &error.statistics_message())
         }
         (_, Err(error)) => reply::lookup_error(&error),
-        (ModelAction::Config, Ok(endpoint)) => document(&describe::config(state, endpoint)),
+        (ModelAction::Config, Ok(endpoint)) => document(&describe::config(state, &endpoint)),
         (ModelAction::Statistics, Ok(endpoint)) => {
-            document(&StatisticsReply { model_stats: vec![describe::statistics(endpoint)] })
+            document(&StatisticsReply { model_stats: vec![describe::statistics(&endpoint)] })
         }
-        (_, Ok(endpoint)) => document(&describe::metadata(endpoint)),
+        (_, Ok(endpoint)) => document(&describe::metadata(&endpoint)),
     }
 }
 
 fn index(state: &ServerState, body: &[u8]) -> Result<Reply, ManageError> {
+    let mut ready_only = false;
     if !body.is_empty() {
         json::validate(body)?;
-        Value::root(body).get("ready").map(|ready| ready.bool()).transpose()?;
+        if let Some(ready) = Value::root(body).get("ready") {
+            ready_only = ready.bool()?;
+        }
     }
-    Ok(document(&describe::index(state).collect::<Vec<IndexEntry<'_>>>()))
+    Ok(document(&describe::index(state, ready_only).collect::<Vec<IndexEntry<'_>>>()))
 }
 
-/// Models are neither loaded nor unloaded here, as by a Triton without explicit model control; a request that makes no
-/// sense is told so first.
-fn refuse_control(repository: Option<&str>, action: RepositoryAction, body: &[u8]) -> ManageError {
-    if repository.is_some() {
-        return ManageError::RepositoryName;
+async fn control(
+    state: &ServerState,
+    model: &str,
+    action: RepositoryAction,
+    body: &[u8],
+) -> Result<Reply, ManageError> {
+    match action {
+        RepositoryAction::Load => {
+            let config = read_load_request(body)?;
+            control::load(state, model, config.as_deref()).await?;
+        }
+        // Whatever the body is: so it is on Triton.
+        RepositoryAction::Unload => control::unload(state, model).await?,
     }
-    let checked = match action {
-        RepositoryAction::Load => check_load_request(body),
-        RepositoryAction::Unload => Ok(()),
-    };
-    checked.err().unwrap_or(ManageError::ModelControl)
+    Ok(reply::json(Vec::new()))
 }
 
-fn check_load_request(body: &[u8]) -> Result<(), ManageError> {
+/// The configuration that a model is to be loaded with, if the request has one.
+fn read_load_request(body: &[u8]) -> Result<Option<String>, ManageError> {
     if body.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     json::validate(body)?;
-    let Some(parameters) = Value::root(body).get("parameters") else { return Ok(()) };
+    let Some(parameters) = Value::root(body).get("parameters") else { return Ok(None) };
     if parameters.kind() != Kind::Object {
         return Err(AccessError::NotObject.into());
     }
+    let mut config = None;
     for member in parameters.members() {
-        member.value.string()?;
+        let value = member.value.string()?;
+        if *member.name() == *b"config" {
+            config = Some(String::from_utf8_lossy(&value).into_owned());
+        }
     }
-    Ok(())
+    Ok(config)
 }
 
 pub(super) fn document(document: &impl serde::Serialize) -> Reply {

@@ -39,7 +39,7 @@ pub(crate) async fn answer(state: &ServerState, request: Request<Incoming>) -> R
         Route::Model { name, version, action: ModelAction::Infer } => {
             infer::answer(state, name, version, &head.headers, body, received).await
         }
-        route => manage::answer(state, &route, &head.method, &body),
+        route => manage::answer(state, &route, &head.method, &body).await,
     }
 }
 

@@ -41,7 +41,12 @@ fn status(code: Code) -> StatusCode {
 fn form(error: &InferError) -> ErrorForm {
     match error {
         // Noticed before the body is looked at.
-        InferError::Lookup(LookupError::Model(_) | LookupError::Version { .. })
+        InferError::Lookup(
+            LookupError::Model(_)
+            | LookupError::Version { .. }
+            | LookupError::Unloaded(_)
+            | LookupError::VersionUnloaded(_),
+        )
         | InferError::Encoding(_)
         | InferError::Decompress(_)
         | InferError::Request(RequestError::HeaderLength { .. })
@@ -50,6 +55,13 @@ fn form(error: &InferError) -> ErrorForm {
         | InferError::TokenId { .. }
         | InferError::NotUtf8 { .. }
         | InferError::Tokenize { .. }
+        | InferError::Image { .. }
+        | InferError::Base64 { .. }
+        | InferError::NoLabels
+        | InferError::EmptyLabel { .. }
+        | InferError::LabelNotUtf8 { .. }
+        | InferError::Label { .. }
+        | InferError::Prompt(_)
         | InferError::ParameterType { .. }
         | InferError::EmbedModel { .. }
         | InferError::Preparation

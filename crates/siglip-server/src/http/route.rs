@@ -17,7 +17,7 @@ pub(super) enum Route<'a> {
     CudaMemory { region: Option<&'a str>, action: MemoryAction },
     Trace { model: Option<&'a str> },
     Logging,
-    RepositoryModel { repository: Option<&'a str>, action: RepositoryAction },
+    RepositoryModel { repository: Option<&'a str>, model: &'a str, action: RepositoryAction },
     Unknown,
 }
 
@@ -89,10 +89,10 @@ impl<'a> Route<'a> {
         match *parts {
             ["index"] => Route::RepositoryIndex,
             ["models", model, "load"] if !model.is_empty() => {
-                Route::RepositoryModel { repository, action: RepositoryAction::Load }
+                Route::RepositoryModel { repository, model, action: RepositoryAction::Load }
             }
             ["models", model, "unload"] if !model.is_empty() => {
-                Route::RepositoryModel { repository, action: RepositoryAction::Unload }
+                Route::RepositoryModel { repository, model, action: RepositoryAction::Unload }
             }
             _ => Route::Unknown,
         }
@@ -167,7 +167,8 @@ mod tests {
         assert_eq!(Route::of("/v2/models/m/versions/1/config"), model("m", Some("1"), ModelAction::Config));
         assert_eq!(Route::of("/v2/models/m/versions/1"), model("m", Some("1"), ModelAction::Metadata));
         assert_eq!(Route::of("/v2/repository/index"), Route::RepositoryIndex);
-        let load = |repository| Route::RepositoryModel { repository, action: RepositoryAction::Load };
+        let load =
+            |repository| Route::RepositoryModel { repository, model: "m", action: RepositoryAction::Load };
         assert_eq!(Route::of("/v2/repository/models/m/load"), load(None));
         assert_eq!(Route::of("/v2/repository/r/models/m/load"), load(Some("r")));
         for unknown in [

@@ -80,8 +80,8 @@ pub(crate) fn echo_engine() -> Box<dyn Engine> {
     })
 }
 
-/// The recorded models: `siglip_text` and `siglip_vision`.
-pub(crate) fn recorded_model() -> ServedModel {
+/// What the recorded `siglip_vision` answers: the mean of an image.
+fn mean_engine() -> Box<dyn Engine> {
     let mean = |row: Row<'_>, output: &mut [f32]| match row {
         Row::Pixels(pixels) => {
             let sum: f64 = pixels.iter().map(|&value| f64::from(value)).sum();
@@ -89,11 +89,25 @@ pub(crate) fn recorded_model() -> ServedModel {
         }
         Row::Ids(_) => unreachable!(),
     };
-    let vision = RowEngine { info: info(Tower::Vision, 32, 3 * 384 * 384, DIMS), embed: mean };
+    Box::new(RowEngine { info: info(Tower::Vision, 32, 3 * 384 * 384, DIMS), embed: mean })
+}
+
+/// The recorded models: `siglip_text` and `siglip_vision`.
+pub(crate) fn recorded_model() -> ServedModel {
     ServedModel {
         name: "fake/model".to_owned(),
-        text: Some(ServedText { engine: echo_engine(), tokenizer: Some(Arc::new(LengthTokenizer)) }),
-        vision: Some(ServedVision { engine: Box::new(vision), dims: [3, 384, 384] }),
+        text: Some(ServedText {
+            engine: echo_engine(),
+            rebuild: Some(Arc::new(|| Ok(echo_engine()))),
+            tokenizer: Some(Arc::new(LengthTokenizer)),
+        }),
+        vision: Some(ServedVision {
+            engine: mean_engine(),
+            rebuild: Some(Arc::new(|| Ok(mean_engine()))),
+            dims: [3, 384, 384],
+            processor: None,
+        }),
+        similarity: None,
     }
 }
 
@@ -108,8 +122,8 @@ pub(crate) fn recorded_embed_text() -> ServedModel {
     };
     let engine = RowEngine { info: info(Tower::Text, 32, CONTEXT, 4), embed: length };
     let tokenizer: Option<Arc<dyn Tokenize>> = Some(Arc::new(LengthTokenizer));
-    let text = ServedText { engine: Box::new(engine), tokenizer };
-    ServedModel { name: "fake/embed".to_owned(), text: Some(text), vision: None }
+    let text = ServedText { engine: Box::new(engine), rebuild: None, tokenizer };
+    ServedModel { name: "fake/embed".to_owned(), text: Some(text), vision: None, similarity: None }
 }
 
 /// A "tokenizer" whose first id is the text's length. A text has a token a byte, and one for its end.

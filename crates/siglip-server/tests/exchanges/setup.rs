@@ -59,6 +59,7 @@ pub(crate) fn prepare(exchange: &Exchange, client: &mut Client) {
                 assert_eq!(client.post(&path, "", body.as_bytes()).status, 200);
             }
         }
+        "repository" => set_loaded(client, &exchange.name),
         "logging" => {
             let (info, level, format) = match name {
                 "logging_get" | "logging_post_empty_object" => (true, 1, "ISO8601"),
@@ -76,6 +77,27 @@ pub(crate) fn prepare(exchange: &Exchange, client: &mut Client) {
         }
         _ => {}
     }
+}
+
+/// Loads or unloads `siglip_vision`, as an exchange needs it.
+pub(crate) fn set_loaded(client: &mut Client, exchange: &str) {
+    let unloaded = exchange.starts_with("unloaded")
+        || exchange.contains("one_unloaded")
+        || ["unload_already_unloaded", "unload_again", "repo_index_after_unload_params_unknown"]
+            .contains(&exchange);
+    let action = if unloaded { "unload" } else { "load" };
+    let mut control = |model: &str, action: &str| {
+        let path = format!("/v2/repository/models/{model}/{action}");
+        assert_eq!(client.post(&path, "", b"").status, 200);
+    };
+    // Statistics begin anew.
+    if exchange.contains("stats") {
+        for model in ["siglip_text", "embed_text", "siglip_vision"] {
+            control(model, "unload");
+            control(model, "load");
+        }
+    }
+    control("siglip_vision", action);
 }
 
 /// The regions that were registered: name, key, size.
@@ -117,6 +139,7 @@ pub(crate) fn prepare_grpc(name: &str, client: &mut Client) {
             registered("out1", 4096, 4608, client);
         }
     }
+    set_loaded(client, name);
     if name.starts_with("log") {
         let level = u32::from(name == "log_restore");
         let body = format!(r#"{{"log_info":true,"log_verbose_level":{level},"log_format":"ISO8601"}}"#);

@@ -7,9 +7,6 @@ pub(crate) fn not_replayed(name: &str) -> Option<&'static str> {
             Some("the message was too large to be recorded")
         }
         "err_deadline_tiny" => Some("about what the client does"),
-        _ if name.starts_with("unloaded") || name == "repo_index_one_unloaded" => {
-            Some("after unloading a model, which is refused here")
-        }
         _ => None,
     }
 }
@@ -25,14 +22,6 @@ pub(crate) fn chosen(name: &str) -> Option<&'static str> {
             "the embedding's size is known, and is stated"
         }
         "cudashm_register" => "memory of a GPU cannot be registered",
-        "load"
-        | "load_already"
-        | "load_bad_config"
-        | "load_empty_name"
-        | "unload"
-        | "unload_again"
-        | "unload_unknown"
-        | "unload_unknown_param" => "models are neither loaded nor unloaded here",
         "shm_infer_out_beyond" | "shm_infer_out_offset_beyond" => {
             "an output beyond its region is an error, as over HTTP; Triton writes past its end"
         }

@@ -1,0 +1,263 @@
+//! The models that the server was given, whether their towers are loaded now or not.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use siglip::engine::{Engine, EngineInfo, Tower};
+use siglip::image::ImageProcessor;
+
+use crate::batcher::{Batcher, BatcherOptions};
+use crate::error::{LoadError, ServeError};
+use crate::labels::LabelCache;
+use crate::options::ServerOptions;
+use crate::prepare::PreparationPool;
+use crate::served::{BuildEngine, ServedModel, ServedText, ServedVision, Similarity};
+use crate::tokenize::Tokenize;
+
+/// The names by which `embed_model` means the first model that has what is needed, whatever it is called: those of the
+/// original deployment.
+pub(crate) const DEFAULT_NAMES: [&str; 3] = ["siglip", "siglip_text", "siglip_vision"];
+
+/// The models in the order in which they were given; the first is the default.
+pub(crate) struct Catalogue {
+    pub(crate) models: Vec<CatalogueModel>,
+}
+
+/// A model.
+pub(crate) struct CatalogueModel {
+    /// Its own name, and the short one if that has a part before a slash.
+    pub(crate) names: Arc<[String]>,
+    text: Option<TextLine>,
+    vision: Option<VisionLine>,
+    similarity: Option<Similarity>,
+    labels: Arc<LabelCache>,
+}
+
+struct TextLine {
+    line: Line,
+    tokenizer: Option<Arc<dyn Tokenize>>,
+    pool: Arc<PreparationPool>,
+}
+
+struct VisionLine {
+    line: Line,
+    dims: [usize; 3],
+    processor: Option<Arc<ImageProcessor>>,
+    pool: Arc<PreparationPool>,
+}
+
+/// A text tower that is loaded, and what texts need to get there.
+#[derive(Clone)]
+pub(crate) struct TextTower {
+    pub(crate) batcher: Arc<Batcher>,
+    pub(crate) tokenizer: Option<Arc<dyn Tokenize>>,
+    pub(crate) pool: Arc<PreparationPool>,
+}
+
+/// An image tower that is loaded, and what images need to get there.
+#[derive(Clone)]
+pub(crate) struct VisionTower {
+    pub(crate) batcher: Arc<Batcher>,
+    pub(crate) dims: [usize; 3],
+    pub(crate) processor: Option<Arc<ImageProcessor>>,
+    pub(crate) pool: Arc<PreparationPool>,
+}
+
+impl Catalogue {
+    /// Takes the models in and starts their batchers.
+    pub(crate) fn build(models: Vec<ServedModel>, options: &ServerOptions) -> Result<Self, ServeError> {
+        let pool = PreparationPool::start(options.preparation_threads).map_err(ServeError::Thread)?;
+        let pool = Arc::new(pool);
+        let mut catalogue = Catalogue { models: Vec::with_capacity(models.len()) };
+        for model in models {
+            if catalogue.models.iter().any(|other| other.names.contains(&model.name)) {
+                return Err(ServeError::DuplicateModel(model.name));
+            }
+            catalogue.models.push(CatalogueModel::build(model, &pool, options)?);
+        }
+        Ok(catalogue)
+    }
+
+    /// The batchers of the towers that are loaded, each with its model's name.
+    pub(crate) fn batchers(&self) -> impl Iterator<Item = (&str, Arc<Batcher>)> {
+        self.models.iter().flat_map(|model| {
+            let lines = [
+                model.text.as_ref().map(|text| &text.line),
+                model.vision.as_ref().map(|vision| &vision.line),
+            ];
+            let loaded = lines.into_iter().flatten().filter_map(Line::loaded);
+            loaded.map(|batcher| (model.name(), batcher))
+        })
+    }
+}
+
+impl CatalogueModel {
+    fn build(
+        model: ServedModel,
+        pool: &Arc<PreparationPool>,
+        options: &ServerOptions,
+    ) -> Result<Self, ServeError> {
+        let ServedModel { name, text, vision, similarity } = model;
+        let text = match text {
+            None => None,
+            Some(ServedText { engine, rebuild, tokenizer }) => {
+                check_engine(engine.info(), Tower::Text, &name, None)?;
+                Some(TextLine { line: Line::start(engine, rebuild, options)?, tokenizer, pool: pool.clone() })
+            }
+        };
+        let vision = match vision {
+            None => None,
+            Some(ServedVision { engine, rebuild, dims, processor }) => {
+                check_engine(engine.info(), Tower::Vision, &name, Some(dims))?;
+                if let Some(processor) = &processor {
+                    check_processor(processor, dims, &name)?;
+                }
+                let line = Line::start(engine, rebuild, options)?;
+                Some(VisionLine { line, dims, processor: processor.map(Arc::new), pool: pool.clone() })
+            }
+        };
+        let short = name.rsplit_once('/').map(|(_, short)| short.to_owned());
+        let names = std::iter::once(name).chain(short).collect();
+        Ok(CatalogueModel { names, text, vision, similarity, labels: Arc::default() })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
+    }
+
+    pub(crate) fn has(&self, tower: Tower) -> bool {
+        match tower {
+            Tower::Text => self.text.is_some(),
+            Tower::Vision => self.vision.is_some(),
+        }
+    }
+
+    /// Whether texts can be embedded, and not just token ids.
+    pub(crate) fn has_tokenizer(&self) -> bool {
+        self.text.as_ref().is_some_and(|text| text.tokenizer.is_some())
+    }
+
+    /// Whether image files can be embedded, and not just pixel values.
+    pub(crate) fn has_processor(&self) -> bool {
+        self.vision.as_ref().is_some_and(|vision| vision.processor.is_some())
+    }
+
+    /// What makes scores of cosines.
+    pub(crate) fn similarity(&self) -> Option<Similarity> {
+        self.similarity
+    }
+
+    pub(crate) fn labels(&self) -> Arc<LabelCache> {
+        self.labels.clone()
+    }
+
+    /// The text tower, loaded if it is not.
+    pub(crate) fn text(&self) -> Result<TextTower, LoadError> {
+        let TextLine { line, tokenizer, pool } = self.text.as_ref().ok_or(LoadError::NoTower(Tower::Text))?;
+        Ok(TextTower { batcher: line.load()?, tokenizer: tokenizer.clone(), pool: pool.clone() })
+    }
+
+    /// The image tower, loaded if it is not.
+    pub(crate) fn vision(&self) -> Result<VisionTower, LoadError> {
+        let VisionLine { line, dims, processor, pool } =
+            self.vision.as_ref().ok_or(LoadError::NoTower(Tower::Vision))?;
+        Ok(VisionTower {
+            batcher: line.load()?,
+            dims: *dims,
+            processor: processor.clone(),
+            pool: pool.clone(),
+        })
+    }
+}
+
+/// A tower's batcher, for as long as an endpoint uses it. If there is a way to get it back, memory is freed when the
+/// last one is unloaded.
+struct Line {
+    batcher: Mutex<Kept>,
+    rebuild: Option<BuildEngine>,
+    options: BatcherOptions,
+}
+
+/// A batcher that is kept by this line, or by the endpoints that use it.
+enum Kept {
+    Here(Arc<Batcher>),
+    ByEndpoints(Weak<Batcher>),
+}
+
+impl Line {
+    fn start(
+        engine: Box<dyn Engine>,
+        rebuild: Option<BuildEngine>,
+        options: &ServerOptions,
+    ) -> Result<Self, ServeError> {
+        let options = BatcherOptions {
+            max_queue_delay: options.max_queue_delay,
+            max_queue_size: options.max_queue_size,
+        };
+        let batcher = Batcher::start(engine, options).map_err(ServeError::Thread)?;
+        // Until the endpoints are there, and for good if it could not be built again.
+        Ok(Line { batcher: Mutex::new(Kept::Here(Arc::new(batcher))), rebuild, options })
+    }
+
+    fn loaded(&self) -> Option<Arc<Batcher>> {
+        match &*self.batcher.lock().unwrap_or_else(PoisonError::into_inner) {
+            Kept::Here(batcher) => Some(batcher.clone()),
+            Kept::ByEndpoints(batcher) => batcher.upgrade(),
+        }
+    }
+
+    /// The batcher, for an endpoint to keep.
+    fn load(&self) -> Result<Arc<Batcher>, LoadError> {
+        // Held while an engine is built: whoever else wants it waits, and does not build a second one.
+        let mut kept = self.batcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let batcher = match &*kept {
+            Kept::Here(batcher) => Some(batcher.clone()),
+            Kept::ByEndpoints(batcher) => batcher.upgrade(),
+        };
+        let batcher = match (batcher, &self.rebuild) {
+            (Some(batcher), _) => batcher,
+            (None, Some(rebuild)) => {
+                let engine = rebuild().map_err(LoadError::Engine)?;
+                Arc::new(Batcher::start(engine, self.options).map_err(LoadError::Thread)?)
+            }
+            (None, None) => return Err(LoadError::Engine("there is no way to build it again".to_owned())),
+        };
+        if self.rebuild.is_some() {
+            *kept = Kept::ByEndpoints(Arc::downgrade(&batcher));
+        }
+        Ok(batcher)
+    }
+}
+
+/// Refuses an engine whose sizes make no sense, so that nothing behind this has to doubt them.
+fn check_engine(
+    info: &EngineInfo,
+    tower: Tower,
+    model: &str,
+    dims: Option<[usize; 3]>,
+) -> Result<(), ServeError> {
+    let fail = |reason: String| Err(ServeError::Engine { tower, model: model.to_owned(), reason });
+    if info.tower != tower {
+        return fail(format!("it computes the {} tower", info.tower));
+    }
+    if info.max_batch_size == 0 || info.input_len == 0 || info.embedding_size == 0 {
+        return fail("its batch, input or embedding size is 0".to_owned());
+    }
+    if let Some(dims) = dims
+        && dims.iter().product::<usize>() != info.input_len
+    {
+        return fail(format!(
+            "it takes {} values a row, and an image of {dims:?} has others",
+            info.input_len
+        ));
+    }
+    Ok(())
+}
+
+fn check_processor(processor: &ImageProcessor, dims: [usize; 3], model: &str) -> Result<(), ServeError> {
+    let (height, width) = processor.output_size();
+    if [3, height, width] == dims {
+        return Ok(());
+    }
+    let reason = format!("images are prepared as {:?} and it takes {dims:?}", [3, height, width]);
+    Err(ServeError::Engine { tower: Tower::Vision, model: model.to_owned(), reason })
+}

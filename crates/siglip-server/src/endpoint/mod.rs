@@ -1,0 +1,260 @@
+//! What the server does for each name that it is asked under.
+//!
+//! An endpoint is a name with its statistics. Behind it stands a [`Variant`] for each model that has what it takes; the
+//! parameter `embed_model` picks one, and without it the first is meant. A variant takes one or two [`Form`]s of input:
+//! `siglip_text` takes token ids or texts, and the name of the tensor tells which.
+
+mod image;
+mod kinds;
+mod text;
+mod zero_shot;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use siglip_protocol::{InferRequest, ModelSpec, OutputData, ParameterValue};
+
+use crate::batcher::{self, BatchError, Batcher, Rows};
+use crate::catalogue::{TextTower, VisionTower};
+use crate::error::InferError;
+use crate::prepare::PreparationError;
+use crate::statistics::{Answered, ModelCounters, StepTimes};
+pub(crate) use kinds::{KINDS, Kind};
+use zero_shot::ZeroShot;
+
+/// A name that the server is asked under.
+pub(crate) struct Endpoint {
+    default: Variant,
+    others: Vec<Variant>,
+    counters: Arc<ModelCounters>,
+}
+
+/// An endpoint's way to one model.
+pub(crate) struct Variant {
+    /// The names that mean it, those for messages first.
+    names: Vec<String>,
+    /// The form that metadata shows.
+    form: Form,
+    other_form: Option<Form>,
+}
+
+/// A set of tensors, and what is done with them.
+struct Form {
+    spec: ModelSpec,
+    task: Task,
+}
+
+/// What is done with a request's tensors.
+enum Task {
+    /// Token ids are embedded.
+    EmbedIds(TextTower),
+    /// Texts are embedded.
+    EmbedTexts(TextTower),
+    /// Texts become token ids.
+    Tokenize(TextTower),
+    /// Pixel values are embedded.
+    EmbedPixels(VisionTower),
+    /// Image files are embedded.
+    EmbedImages(VisionTower),
+    /// Image files become pixel values.
+    Process(VisionTower),
+    /// Image files are held against labels.
+    ZeroShot(ZeroShot),
+}
+
+/// An answer, and how it came about.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    /// The output's name.
+    pub(crate) output: String,
+    /// Its dimensions, the batch's first.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Values,
+    /// The rows of the batch that completed the request; 0 if it needed none.
+    pub(crate) batch_rows: usize,
+    /// From admission to the first batch.
+    pub(crate) queue: Duration,
+    /// Over all batches that the request was part of.
+    pub(crate) compute: Duration,
+}
+
+/// The elements of an output.
+#[derive(Clone, Debug)]
+pub(crate) enum Values {
+    Fp32(Vec<f32>),
+    Int64(Vec<i64>),
+}
+
+impl Values {
+    pub(crate) fn as_data(&self) -> OutputData<'_> {
+        match self {
+            Values::Fp32(values) => OutputData::Fp32(values),
+            Values::Int64(values) => OutputData::Int64(values),
+        }
+    }
+}
+
+impl Endpoint {
+    /// An endpoint of one variant or several, of which the first is the default; none of none.
+    pub(crate) fn new(variants: Vec<Variant>) -> Option<Self> {
+        let mut variants = variants.into_iter();
+        let default = variants.next()?;
+        Some(Endpoint { default, others: variants.collect(), counters: Arc::new(ModelCounters::new()) })
+    }
+
+    /// What it takes and gives, as metadata shows it.
+    pub(crate) fn spec(&self) -> &ModelSpec {
+        &self.default.form.spec
+    }
+
+    pub(crate) fn counters(&self) -> &ModelCounters {
+        &self.counters
+    }
+
+    /// The default model's batcher, if it takes one to answer.
+    pub(crate) fn batcher(&self) -> Option<&Batcher> {
+        match &self.default.form.task {
+            Task::EmbedIds(tower) | Task::EmbedTexts(tower) => Some(&tower.batcher),
+            Task::EmbedPixels(tower) | Task::EmbedImages(tower) => Some(&tower.batcher),
+            Task::ZeroShot(zero_shot) => Some(&zero_shot.vision.batcher),
+            Task::Tokenize(_) | Task::Process(_) => None,
+        }
+    }
+
+    /// Checks, prepares and computes a request that was received at `received`.
+    pub(crate) async fn infer(
+        &self,
+        request: &mut InferRequest,
+        received: Instant,
+    ) -> Result<Outcome, InferError> {
+        let form = self.variant(request)?.form(request);
+        let spec = &form.spec;
+        match &form.task {
+            Task::EmbedIds(tower) => {
+                let (count, inputs) = spec.check(request)?;
+                let ids = text::read_ids(tower.batcher.info(), inputs)?;
+                self.embed(&tower.batcher, Rows::token_ids(count, ids), spec, request, received).await
+            }
+            Task::EmbedTexts(tower) => {
+                let (count, inputs) = spec.check(request)?;
+                tower.batcher.check_room(count).map_err(|error| refused(request, error))?;
+                let ids = text::token_ids(tower, inputs, request).await?;
+                self.embed(&tower.batcher, Rows::token_ids(count, ids), spec, request, received).await
+            }
+            Task::EmbedPixels(tower) => {
+                let (count, inputs) = spec.check(request)?;
+                let rows = image::read_pixels(count, inputs);
+                self.embed(&tower.batcher, rows, spec, request, received).await
+            }
+            Task::EmbedImages(tower) => {
+                let (count, inputs) = spec.check(request)?;
+                tower.batcher.check_room(count).map_err(|error| refused(request, error))?;
+                let rows =
+                    Rows::pixel_rows(image::pixel_values(tower, inputs.into_iter().next(), request).await?);
+                self.embed(&tower.batcher, rows, spec, request, received).await
+            }
+            Task::Tokenize(tower) => {
+                let (count, inputs) = spec.check(request)?;
+                let ids = text::token_ids(tower, inputs, request).await?;
+                let values = Values::Int64(ids.into_iter().map(i64::from).collect());
+                Ok(self.prepared(count, values, spec, received))
+            }
+            Task::Process(tower) => {
+                let (count, inputs) = spec.check(request)?;
+                let images = image::pixel_values(tower, inputs.into_iter().next(), request).await?;
+                Ok(self.prepared(count, Values::Fp32(images.concat()), spec, received))
+            }
+            Task::ZeroShot(zero_shot) => {
+                let (count, inputs) = spec.check(request)?;
+                let labels = zero_shot.read(count, inputs, request)?;
+                zero_shot.vision.batcher.check_room(count).map_err(|error| refused(request, error))?;
+                zero_shot.score(labels, request, &self.counters, received).await
+            }
+        }
+    }
+
+    /// The variant that `embed_model` names.
+    fn variant(&self, request: &InferRequest) -> Result<&Variant, InferError> {
+        let name = match request.parameter("embed_model") {
+            None => return Ok(&self.default),
+            Some(ParameterValue::String(name)) => name,
+            Some(_) => return Err(InferError::ParameterType { name: "embed_model", expected: "a string" }),
+        };
+        let mut variants = std::iter::once(&self.default).chain(&self.others);
+        variants.find(|variant| variant.names.contains(name)).ok_or_else(|| {
+            let variants = std::iter::once(&self.default).chain(&self.others);
+            let served = variants.flat_map(|variant| variant.names.clone()).collect();
+            InferError::EmbedModel { got: name.clone(), served }
+        })
+    }
+
+    /// Waits for the embeddings of rows that are ready.
+    async fn embed(
+        &self,
+        batcher: &Batcher,
+        rows: Rows,
+        spec: &ModelSpec,
+        request: &InferRequest,
+        received: Instant,
+    ) -> Result<Outcome, InferError> {
+        let count = rows.count();
+        let answer = batcher.embed(rows, self.counters.clone(), received).await;
+        let batcher::Answer { embeddings, batch_rows, queue, compute } =
+            answer.map_err(|error| refused(request, error))?;
+        let shape = vec![count, batcher.info().embedding_size];
+        let values = Values::Fp32(embeddings);
+        Ok(Outcome { output: output_name(spec), shape, values, batch_rows, queue, compute })
+    }
+
+    /// An answer that took no engine, counted as one that did.
+    fn prepared(&self, count: usize, values: Values, spec: &ModelSpec, received: Instant) -> Outcome {
+        let compute = received.elapsed();
+        let steps = StepTimes { infer: compute, ..StepTimes::default() };
+        let answered = Answered { rows: count, total: compute, queue: Duration::ZERO, steps };
+        self.counters.record_batch(count, steps, &[answered]);
+        let dims = spec.outputs.first().map(|output| output.dims.as_slice()).unwrap_or_default();
+        let dims = dims.iter().map(|&dimension| usize::try_from(dimension).unwrap_or(0));
+        let shape = std::iter::once(count).chain(dims).collect();
+        Outcome { output: output_name(spec), shape, values, batch_rows: 0, queue: Duration::ZERO, compute }
+    }
+}
+
+impl Variant {
+    /// The form that a request has, by the name of its first tensor.
+    fn form(&self, request: &InferRequest) -> &Form {
+        let named = |form: &&Form| {
+            let first = request.inputs.first();
+            first.is_some_and(|input| form.spec.inputs.iter().any(|spec| spec.name == input.name))
+        };
+        self.other_form.as_ref().filter(named).unwrap_or(&self.form)
+    }
+}
+
+fn output_name(spec: &ModelSpec) -> String {
+    spec.outputs.first().map(|output| output.name.clone()).unwrap_or_default()
+}
+
+/// The batcher's error as the answer to a request.
+fn refused(request: &InferRequest, error: BatchError) -> InferError {
+    match error {
+        BatchError::QueueFull => InferError::Refused { id: request.id.clone(), error },
+        error => InferError::Batch(error),
+    }
+}
+
+/// The preparation's error as the answer to a request.
+fn unprepared(request: &InferRequest, error: PreparationError) -> InferError {
+    match error {
+        PreparationError::Panicked => InferError::Preparation,
+        PreparationError::Full => refused(request, BatchError::QueueFull),
+    }
+}
+
+/// A parameter that is true or false, false if it is not there.
+fn flag(request: &InferRequest, name: &'static str) -> Result<bool, InferError> {
+    match request.parameter(name) {
+        None => Ok(false),
+        Some(ParameterValue::Bool(value)) => Ok(*value),
+        Some(_) => Err(InferError::ParameterType { name, expected: "true or false" }),
+    }
+}
