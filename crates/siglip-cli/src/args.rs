@@ -123,6 +123,24 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SIGLIP_MAX_QUEUE_SIZE", default_value_t = 1024, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_queue_size: u32,
+    /// Levels of priority that a request may ask for with the parameter `priority`, of which 1 is served first; 0 to
+    /// treat all alike.
+    #[arg(long, env = "SIGLIP_PRIORITY_LEVELS", default_value_t = 0, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub(crate) priority_levels: u32,
+    /// How long a request may wait for its batch before it is answered with an error, in microseconds; 0 for as long as
+    /// it takes.
+    #[arg(long, env = "SIGLIP_QUEUE_TIMEOUT_US", default_value_t = 0, value_name = "MICROSECONDS",
+          value_parser = clap::value_parser!(u64).range(..=86_400_000_000))]
+    pub(crate) queue_timeout_us: u64,
+    /// Let requests say how long they wait, with the parameter `timeout` in microseconds.
+    #[arg(long, env = "SIGLIP_ALLOW_TIMEOUT_OVERRIDE")]
+    pub(crate) allow_timeout_override: bool,
+    /// What may be kept of results, so that a text that comes again is not computed again, in megabytes for each model;
+    /// 0 to keep none.
+    #[arg(long, env = "SIGLIP_CACHE_SIZE", default_value_t = 0, value_name = "MB",
+          value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub(crate) cache_size: u32,
     /// The largest request body in megabytes, before and after decompression.
     #[arg(long, env = "SIGLIP_MAX_BODY_MB", default_value_t = 256, value_name = "MB",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]

@@ -9,7 +9,8 @@ use siglip::model::Model;
 use siglip::tokenizer::{TokenizeError, Tokenizer};
 use siglip_cpu::Options;
 use siglip_server::{
-    BoundServer, BuildEngine, ServedModel, ServedText, ServedVision, ServerOptions, Similarity, Tokenize,
+    BoundServer, BuildEngine, QueuePolicy, ServedModel, ServedText, ServedVision, ServerOptions, Similarity,
+    Tokenize,
 };
 
 use crate::args::{ModelArgs, ServeArgs};
@@ -54,6 +55,12 @@ fn server_options(args: &ServeArgs) -> ServerOptions {
         max_queue_size: args.max_queue_size as usize,
         max_body_bytes: args.max_body_mb as usize * 1_000_000,
         max_connections: args.max_connections as usize,
+        queue_policy: QueuePolicy {
+            priority_levels: args.priority_levels,
+            default_timeout: Duration::from_micros(args.queue_timeout_us),
+            allow_timeout_override: args.allow_timeout_override,
+        },
+        cache_bytes: u64::from(args.cache_size) * 1_000_000,
         shutdown_grace: Duration::from_secs(args.shutdown_grace),
         compat: args.compat.into(),
         model_control: args.model_control.into(),
@@ -71,12 +78,14 @@ fn serve_model(model: &ModelArgs, args: &ServeArgs, options: &Options) -> Result
         let rebuild = move || load::engine(&model, tower, &options).map_err(|failure| failure.to_string());
         Ok((engine, Arc::new(rebuild)))
     };
+    // For the metrics: long enough to be right within some per cent, short enough not to be noticed.
+    let peak_flops = siglip_cpu::measure_peak(options, Duration::from_millis(20))? * 1e9;
     let text = match &model.text {
         None => None,
         Some(_) => {
             let (engine, rebuild) = build(Tower::Text)?;
             let tokenizer = model.tokenizer.clone().map(tokenize);
-            Some(ServedText { engine, rebuild: Some(rebuild), tokenizer })
+            Some(ServedText { engine, rebuild: Some(rebuild), peak_flops, tokenizer })
         }
     };
     let vision = match &model.vision {
@@ -85,7 +94,7 @@ fn serve_model(model: &ModelArgs, args: &ServeArgs, options: &Options) -> Result
             let (engine, rebuild) = build(Tower::Vision)?;
             let dims = [vision.config.num_channels, vision.config.image_size, vision.config.image_size];
             let processor = image_processor(&model, args)?;
-            Some(ServedVision { engine, rebuild: Some(rebuild), dims, processor })
+            Some(ServedVision { engine, rebuild: Some(rebuild), peak_flops, dims, processor })
         }
     };
     let similarity = model.logit_scale.zip(model.logit_bias);

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod batcher;
+mod cache;
 mod catalogue;
 mod control;
 mod describe;
@@ -20,6 +21,7 @@ mod histogram;
 mod http;
 mod infer;
 mod labels;
+mod machine;
 mod metrics;
 mod options;
 mod prepare;
@@ -33,7 +35,7 @@ mod statistics;
 mod tokenize;
 
 pub use error::ServeError;
-pub use options::{Compat, ModelControl, ServerOptions};
+pub use options::{Compat, ModelControl, QueuePolicy, ServerOptions};
 pub use served::{BuildEngine, ServedModel, ServedText, ServedVision, Similarity};
 pub use server::BoundServer;
 pub use tokenize::{Tokenize, TokenizeError};

@@ -1,5 +1,6 @@
 //! How the server is set up.
 
+pub use crate::batcher::QueuePolicy;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -19,6 +20,10 @@ pub struct ServerOptions {
     pub max_queue_delay: Duration,
     /// The most rows that wait in a tower's queue; a request that would make it more is refused at once.
     pub max_queue_size: usize,
+    /// How requests wait.
+    pub queue_policy: QueuePolicy,
+    /// What each text tower's cache of results may take, in bytes; 0 for no cache.
+    pub cache_bytes: u64,
     /// How long the server goes on, once told to stop, to finish what it took in.
     pub shutdown_grace: Duration,
     /// The largest body of a request, before and after decompression.
@@ -66,6 +71,8 @@ impl Default for ServerOptions {
             metrics_port: 8002,
             max_queue_delay: Duration::ZERO,
             max_queue_size: 1024,
+            queue_policy: QueuePolicy::default(),
+            cache_bytes: 0,
             shutdown_grace: Duration::from_secs(30),
             // A full batch of images at 384 pixels is 57 MB in binary and three times that in JSON.
             max_body_bytes: 256 << 20,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::machine::Machine;
 use crate::options::ServerOptions;
 use crate::regions::Regions;
 use crate::registry::Registry;
@@ -13,6 +14,7 @@ pub(crate) struct ServerState {
     pub(crate) options: ServerOptions,
     pub(crate) regions: Regions,
     pub(crate) settings: Settings,
+    pub(crate) machine: Machine,
 }
 
 impl ServerState {
@@ -22,6 +24,7 @@ impl ServerState {
             options,
             regions: Regions::default(),
             settings: Settings::default(),
+            machine: Machine::default(),
         }
     }
 }

@@ -65,11 +65,13 @@ fn model(name: &str, mark: f32, counts: &Counts) -> ServedModel {
         text: Some(ServedText {
             engine: build_text(),
             rebuild: Some(Arc::new(move || Ok(build_text()))),
+            peak_flops: 0.0,
             tokenizer: Some(Arc::new(LengthTokenizer)),
         }),
         vision: Some(ServedVision {
             engine: Box::new(vision),
             rebuild: None,
+            peak_flops: 0.0,
             dims: [3, SIDE, SIDE],
             processor: Some(ImageProcessor::with_size(&config, (SIDE, SIDE), Options::default()).unwrap()),
         }),

@@ -4,6 +4,7 @@
 //! parameter `embed_model` picks one, and without it the first is meant. A variant takes one or two [`Form`]s of input:
 //! `siglip_text` takes token ids or texts, and the name of the tensor tells which.
 
+mod cached;
 mod image;
 mod kinds;
 mod text;
@@ -12,9 +13,9 @@ mod zero_shot;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use siglip_protocol::{InferRequest, ModelSpec, OutputData, ParameterValue};
+use siglip_protocol::{InferRequest, ModelSpec, OutputData, ParameterValue, TensorSpec};
 
-use crate::batcher::{self, BatchError, Batcher, Rows};
+use crate::batcher::{self, Admission, BatchError, Batcher, Rows};
 use crate::catalogue::{TextTower, VisionTower};
 use crate::error::InferError;
 use crate::prepare::PreparationError;
@@ -107,6 +108,12 @@ impl Endpoint {
         &self.default.form.spec
     }
 
+    /// The tensor of that name, of either form.
+    pub(crate) fn input(&self, name: &str) -> Option<&TensorSpec> {
+        let forms = std::iter::once(&self.default.form).chain(&self.default.other_form);
+        forms.flat_map(|form| &form.spec.inputs).find(|input| input.name == name)
+    }
+
     pub(crate) fn counters(&self) -> &ModelCounters {
         &self.counters
     }
@@ -133,13 +140,13 @@ impl Endpoint {
             Task::EmbedIds(tower) => {
                 let (count, inputs) = spec.check(request)?;
                 let ids = text::read_ids(tower.batcher.info(), inputs)?;
-                self.embed(&tower.batcher, Rows::token_ids(count, ids), spec, request, received).await
+                self.embed_ids(tower, (count, ids), spec, request, received).await
             }
             Task::EmbedTexts(tower) => {
                 let (count, inputs) = spec.check(request)?;
                 tower.batcher.check_room(count).map_err(|error| refused(request, error))?;
                 let ids = text::token_ids(tower, inputs, request).await?;
-                self.embed(&tower.batcher, Rows::token_ids(count, ids), spec, request, received).await
+                self.embed_ids(tower, (count, ids), spec, request, received).await
             }
             Task::EmbedPixels(tower) => {
                 let (count, inputs) = spec.check(request)?;
@@ -198,7 +205,7 @@ impl Endpoint {
         received: Instant,
     ) -> Result<Outcome, InferError> {
         let count = rows.count();
-        let answer = batcher.embed(rows, self.counters.clone(), received).await;
+        let answer = batcher.embed(rows, admission(&self.counters, request, received)).await;
         let batcher::Answer { embeddings, batch_rows, queue, compute } =
             answer.map_err(|error| refused(request, error))?;
         let shape = vec![count, batcher.info().embedding_size];
@@ -227,6 +234,15 @@ impl Variant {
             first.is_some_and(|input| form.spec.inputs.iter().any(|spec| spec.name == input.name))
         };
         self.other_form.as_ref().filter(named).unwrap_or(&self.form)
+    }
+}
+
+fn admission(counters: &Arc<ModelCounters>, request: &InferRequest, received: Instant) -> Admission {
+    Admission {
+        counters: counters.clone(),
+        received,
+        priority: request.priority,
+        timeout: Duration::from_micros(request.timeout_us),
     }
 }
 
