@@ -5,9 +5,13 @@ use std::path::PathBuf;
 
 use siglip::engine::{EngineError, Tower};
 use siglip::model::ModelError;
+use siglip::preprocessor::PreprocessorError;
 use siglip::tokenizer::TokenizeError;
 use siglip_cpu::BuildError;
 use siglip_server::ServeError;
+
+use crate::images::FindError;
+use crate::store::StoreError;
 
 /// Every way to fail, each one sentence for the user.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,24 @@ pub(crate) enum Failure {
     NoTower { model: String, tower: Tower, missing: String },
     #[error("the model `{model}` has no tokenizer: {missing}")]
     NoTokenizer { model: String, missing: String },
+    #[error("there is nothing to embed: give --text FILE, or --images with folders, files or patterns")]
+    NothingToEmbed,
+    #[error("the model `{model}` takes no image files: {missing}")]
+    NoImages { model: String, missing: String },
+    #[error("{}: {error}", path.display())]
+    BadImage { path: PathBuf, error: String },
+    #[error("none of the {0} images could be embedded")]
+    NoneEmbedded(usize),
+    #[error(
+        "interrupted: {} was not written; {done} of {total} images are kept in {}, and the same command goes on from \
+         there", output.display(), partial.display()
+    )]
+    Kept { output: PathBuf, done: usize, total: usize, partial: PathBuf },
+    #[error(
+        "{} cannot be continued: {error}; give the options of that run, or delete the file to start over",
+        path.display()
+    )]
+    Partial { path: PathBuf, error: StoreError },
     #[error("line {line} of {input}: {error}; shorten it, or give --truncate to have long lines cut")]
     TooLong { input: String, line: u64, error: TokenizeError },
     #[error("line {line} of {input} is not UTF-8")]
@@ -46,6 +68,10 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
+    Preprocessor(#[from] PreprocessorError),
+    #[error(transparent)]
+    Find(#[from] FindError),
+    #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -57,7 +83,7 @@ impl Failure {
     /// 2 where the command line was wrong, 1 where the work failed.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::NoModel | Failure::NoCuda | Failure::OutputFormat(_) => 2,
+            Failure::NoModel | Failure::NothingToEmbed | Failure::NoCuda | Failure::OutputFormat(_) => 2,
             Failure::Build(BuildError::Precision { .. } | BuildError::Isa { .. }) => 2,
             _ => 1,
         }

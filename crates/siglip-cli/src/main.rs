@@ -3,6 +3,7 @@
 //! Data goes to standard output or to the file that an option names; logs and progress go to standard error. The exit
 //! code is 0 when the work is done, 1 when it failed, 2 when the command line was wrong.
 
+mod ahead;
 mod args;
 mod bench;
 mod config_file;
@@ -10,9 +11,14 @@ mod demo;
 mod doctor;
 mod embed;
 mod failure;
+mod identity;
+mod images;
+mod interrupt;
 mod load;
 mod output;
+mod progress;
 mod serve;
+mod store;
 mod system;
 
 use std::io::IsTerminal;
