@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use siglip::engine::{Precision, Tower};
 use siglip_cpu::Isa;
 
+use crate::classify::ClassifyArgs;
 use crate::embed::EmbedArgs;
 
 /// SigLIP embeddings from one program.
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Embed the lines of a text, or images, into a .npy, .parquet or .jsonl file.
     Embed(EmbedArgs),
+    /// Score labels for images: how likely each describes each image.
+    Classify(ClassifyArgs),
     /// Measure how fast this machine embeds, beside its own matrix peak.
     Bench(BenchArgs),
     /// Say what this machine can do: instruction sets, measured peaks, memory.

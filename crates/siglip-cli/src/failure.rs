@@ -11,6 +11,7 @@ use siglip_cpu::BuildError;
 use siglip_server::ServeError;
 
 use crate::images::FindError;
+use crate::prompts::PromptError;
 use crate::store::StoreError;
 
 /// Every way to fail, each one sentence for the user.
@@ -37,6 +38,12 @@ pub(crate) enum Failure {
     NothingToEmbed,
     #[error("the model `{model}` takes no image files: {missing}")]
     NoImages { model: String, missing: String },
+    #[error("the model `{model}` gives no scores: {missing}")]
+    NoScores { model: String, missing: String },
+    #[error("`{text}`: {error}; shorten it, or give --truncate to have long texts cut")]
+    LabelTooLong { text: String, error: TokenizeError },
+    #[error("interrupted after {done} of {total} images")]
+    Stopped { done: usize, total: usize },
     #[error("{}: {error}", path.display())]
     BadImage { path: PathBuf, error: String },
     #[error("none of the {0} images could be embedded")]
@@ -69,6 +76,8 @@ pub(crate) enum Failure {
     Model(#[from] ModelError),
     #[error(transparent)]
     Preprocessor(#[from] PreprocessorError),
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
     #[error(transparent)]
     Find(#[from] FindError),
     #[error(transparent)]

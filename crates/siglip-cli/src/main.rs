@@ -6,20 +6,24 @@
 mod ahead;
 mod args;
 mod bench;
+mod classify;
 mod config_file;
 mod demo;
 mod doctor;
 mod embed;
 mod failure;
+mod html;
 mod identity;
 mod images;
 mod interrupt;
 mod load;
 mod output;
 mod progress;
+mod prompts;
 mod serve;
 mod store;
 mod system;
+mod text_embedder;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Embed(args) => embed::run(args),
+        Command::Classify(args) => classify::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     };
