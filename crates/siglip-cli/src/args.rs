@@ -12,6 +12,7 @@ use siglip_cpu::Isa;
 
 use crate::classify::ClassifyArgs;
 use crate::embed::EmbedArgs;
+use crate::validate::ValidateArgs;
 
 /// SigLIP embeddings from one program.
 #[derive(Debug, Parser)]
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     /// Score labels for images: how likely each describes each image.
     Classify(ClassifyArgs),
+    /// Measure how well a model names images: ImageNet's layout, the original's validation.
+    Validate(ValidateArgs),
     /// Measure how fast this machine embeds, beside its own matrix peak.
     Bench(BenchArgs),
     /// Say what this machine can do: instruction sets, measured peaks, memory.

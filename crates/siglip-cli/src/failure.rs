@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use siglip::engine::{EngineError, Tower};
+use siglip::knn::KnnError;
 use siglip::model::ModelError;
 use siglip::preprocessor::PreprocessorError;
 use siglip::tokenizer::TokenizeError;
@@ -13,6 +14,7 @@ use siglip_server::ServeError;
 use crate::images::FindError;
 use crate::prompts::PromptError;
 use crate::store::StoreError;
+use crate::validate::DatasetError;
 
 /// Every way to fail, each one sentence for the user.
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +36,10 @@ pub(crate) enum Failure {
     NoTower { model: String, tower: Tower, missing: String },
     #[error("the model `{model}` has no tokenizer: {missing}")]
     NoTokenizer { model: String, missing: String },
-    #[error("there is nothing to embed: give --text FILE, or --images with folders, files or patterns")]
-    NothingToEmbed,
     #[error("the model `{model}` takes no image files: {missing}")]
     NoImages { model: String, missing: String },
+    #[error("{0}")]
+    Usage(&'static str),
     #[error("the model `{model}` gives no scores: {missing}")]
     NoScores { model: String, missing: String },
     #[error("`{text}`: {error}; shorten it, or give --truncate to have long texts cut")]
@@ -77,6 +79,10 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Preprocessor(#[from] PreprocessorError),
     #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    #[error(transparent)]
+    Neighbours(#[from] KnnError),
+    #[error(transparent)]
     Prompt(#[from] PromptError),
     #[error(transparent)]
     Find(#[from] FindError),
@@ -92,7 +98,9 @@ impl Failure {
     /// 2 where the command line was wrong, 1 where the work failed.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::NoModel | Failure::NothingToEmbed | Failure::NoCuda | Failure::OutputFormat(_) => 2,
+            Failure::NoModel | Failure::NoCuda | Failure::OutputFormat(_) => 2,
+            Failure::Usage(_) => 2,
+            Failure::Prompt(error) if !matches!(error, PromptError::Read { .. }) => 2,
             Failure::Build(BuildError::Precision { .. } | BuildError::Isa { .. }) => 2,
             _ => 1,
         }

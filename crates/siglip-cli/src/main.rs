@@ -6,6 +6,7 @@
 mod ahead;
 mod args;
 mod bench;
+mod cache;
 mod classify;
 mod config_file;
 mod demo;
@@ -24,6 +25,7 @@ mod serve;
 mod store;
 mod system;
 mod text_embedder;
+mod validate;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Embed(args) => embed::run(args),
         Command::Classify(args) => classify::run(args),
+        Command::Validate(args) => validate::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

@@ -86,6 +86,11 @@ impl Prompts {
         }
     }
 
+    /// The label itself and nothing about it.
+    pub(crate) fn bare() -> Prompts {
+        Prompts(vec![PLACE.to_owned()])
+    }
+
     /// The templates.
     pub(crate) fn templates(&self) -> &[String] {
         &self.0

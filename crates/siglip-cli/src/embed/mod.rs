@@ -16,7 +16,9 @@ pub(crate) fn run(args: EmbedArgs) -> Result<(), Failure> {
     interrupt::on_signals()?;
     match &args.text {
         Some(text) => texts::run(&args, text),
-        None if args.images.is_empty() => Err(Failure::NothingToEmbed),
+        None if args.images.is_empty() => {
+            Err(Failure::Usage("embed needs --text FILE, or --images with folders, files or patterns"))
+        }
         None => images::run(&args),
     }
 }

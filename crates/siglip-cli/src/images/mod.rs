@@ -3,6 +3,7 @@
 mod embedder;
 mod file;
 mod find;
+mod table;
 mod thumbnail;
 
 use siglip::image::{ImageProcessor, Options};
@@ -11,6 +12,7 @@ use siglip::model::Model;
 pub(crate) use self::embedder::{Embedder, Outcome};
 pub(crate) use self::file::{ImageFile, ImageMeta, Problem};
 pub(crate) use self::find::{FindError, files, in_folder};
+pub(crate) use self::table::Table;
 use crate::failure::Failure;
 
 /// The preparation that the model's vision tower asks for.
