@@ -11,6 +11,10 @@ use siglip::engine::{Precision, Tower};
 use siglip_cpu::Isa;
 use siglip_server::{Compat, ModelControl};
 
+use crate::classify::ClassifyArgs;
+use crate::embed::EmbedArgs;
+use crate::validate::ValidateArgs;
+
 /// SigLIP embeddings from one program.
 #[derive(Debug, Parser)]
 #[command(name = "siglip", version, propagate_version = true, max_term_width = 100)]
@@ -31,8 +35,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve embeddings over the KServe v2 protocol, as Triton does.
     Serve(ServeArgs),
-    /// Embed the lines of a text into a .npy, .parquet or .jsonl file.
+    /// Embed the lines of a text, or images, into a .npy, .parquet or .jsonl file.
     Embed(EmbedArgs),
+    /// Score labels for images: how likely each describes each image.
+    Classify(ClassifyArgs),
+    /// Measure how well a model names images: ImageNet's layout, the original's validation.
+    Validate(ValidateArgs),
     /// Measure how fast this machine embeds, beside its own matrix peak.
     Bench(BenchArgs),
     /// Say what this machine can do: instruction sets, measured peaks, memory.
@@ -164,32 +172,6 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SIGLIP_SHUTDOWN_GRACE", default_value_t = 30, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub(crate) shutdown_grace: u64,
-}
-
-/// Options of `siglip embed`.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct EmbedArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    /// The texts, one a line, in UTF-8; `-` for standard input.
-    #[arg(long, env = "SIGLIP_TEXT", value_name = "FILE|-")]
-    pub(crate) text: PathBuf,
-    /// The file to write: .npy (f32, [lines, D]), .parquet (text, embedding) or .jsonl. It appears under this name only
-    /// when it is whole.
-    #[arg(long, short, env = "SIGLIP_OUTPUT", value_name = "FILE")]
-    pub(crate) output: PathBuf,
-    /// Rows of one batch.
-    #[arg(long, env = "SIGLIP_BATCH_SIZE", default_value_t = 32, value_name = "N",
-          value_parser = clap::value_parser!(u16).range(1..=512))]
-    pub(crate) batch_size: u16,
-    /// Cut texts that are longer than the model's context instead of stopping with an error.
-    #[arg(long, env = "SIGLIP_TRUNCATE")]
-    pub(crate) truncate: bool,
-    /// Scale every embedding to length 1, so that a dot product is a cosine.
-    #[arg(long, env = "SIGLIP_NORMALIZE")]
-    pub(crate) normalize: bool,
 }
 
 /// Options of `siglip bench`.

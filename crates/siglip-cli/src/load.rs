@@ -48,13 +48,12 @@ pub(crate) fn engine(model: &Model, tower: Tower, options: &Options) -> Result<B
     let engine = match (tower, &model.text, &model.vision) {
         (Tower::Text, Some(weights), _) => siglip_cpu::text_engine(weights, options)?,
         (Tower::Vision, _, Some(weights)) => siglip_cpu::vision_engine(weights, options)?,
-        _ => {
-            return Err(Failure::NoTower {
-                model: model.name.clone(),
-                tower,
-                missing: model.missing.join(" "),
-            });
-        }
+        _ => return Err(no_tower(model, tower)),
     };
     Ok(engine)
+}
+
+/// The model lacks the tower.
+pub(crate) fn no_tower(model: &Model, tower: Tower) -> Failure {
+    Failure::NoTower { model: model.name.clone(), tower, missing: model.missing.join(" ") }
 }

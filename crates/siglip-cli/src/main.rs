@@ -3,17 +3,29 @@
 //! Data goes to standard output or to the file that an option names; logs and progress go to standard error. The exit
 //! code is 0 when the work is done, 1 when it failed, 2 when the command line was wrong.
 
+mod ahead;
 mod args;
 mod bench;
+mod cache;
+mod classify;
 mod config_file;
 mod demo;
 mod doctor;
 mod embed;
 mod failure;
+mod html;
+mod identity;
+mod images;
+mod interrupt;
 mod load;
 mod output;
+mod progress;
+mod prompts;
 mod serve;
+mod store;
 mod system;
+mod text_embedder;
+mod validate;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -30,6 +42,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Embed(args) => embed::run(args),
+        Command::Classify(args) => classify::run(args),
+        Command::Validate(args) => validate::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

@@ -12,6 +12,12 @@ pub struct Linear {
     pub bias: Tensor,
 }
 
+impl Linear {
+    fn tensors(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+}
+
 /// A layer norm's scale and shift.
 #[derive(Clone, Debug)]
 pub struct Norm {
@@ -19,6 +25,12 @@ pub struct Norm {
     pub weight: Tensor,
     /// `[hidden]`.
     pub bias: Tensor,
+}
+
+impl Norm {
+    fn tensors(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
 }
 
 /// One pre-norm transformer block; the same in both towers.
@@ -40,6 +52,14 @@ pub struct Block {
     pub fc1: Linear,
     /// `[hidden, intermediate]`.
     pub fc2: Linear,
+}
+
+impl Block {
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let norms = [&self.layer_norm1, &self.layer_norm2].map(Norm::tensors);
+        let layers = [&self.q, &self.k, &self.v, &self.out, &self.fc1, &self.fc2].map(Linear::tensors);
+        norms.into_iter().flatten().chain(layers.into_iter().flatten())
+    }
 }
 
 /// All tensors of a text tower.
@@ -81,6 +101,16 @@ impl TextWeights {
             head: root.linear("head", config.projection_size, hidden)?,
             config: config.clone(),
         })
+    }
+
+    /// All tensors, in a fixed order.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let blocks = self.blocks.iter().flat_map(Block::tensors);
+        let rest = [self.final_layer_norm.tensors(), self.head.tensors()];
+        [&self.token_embedding, &self.position_embedding]
+            .into_iter()
+            .chain(blocks)
+            .chain(rest.into_iter().flatten())
     }
 
     /// Whether the weights hold a text tower, complete or not.
@@ -147,6 +177,16 @@ impl VisionWeights {
             },
             config: config.clone(),
         })
+    }
+
+    /// All tensors, in a fixed order.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let head = &self.head;
+        let first = self.patch_embedding.tensors().into_iter().chain([&self.position_embedding, &head.probe]);
+        let blocks = self.blocks.iter().flat_map(Block::tensors);
+        let layers = [&head.in_proj, &head.out_proj, &head.fc1, &head.fc2].map(Linear::tensors);
+        let norms = [&self.post_layer_norm, &head.layer_norm].map(Norm::tensors);
+        first.chain(blocks).chain(layers.into_iter().flatten()).chain(norms.into_iter().flatten())
     }
 
     /// Whether the weights hold a vision tower, complete or not.
