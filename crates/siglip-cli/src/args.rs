@@ -32,6 +32,12 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Embed the lines of a text into a .npy, .parquet or .jsonl file.
     Embed(EmbedArgs),
+    /// Fetch a model from the Hugging Face Hub into the cache that Python's tools share.
+    ///
+    /// Prints the model's folder. What is in the cache is not fetched again, and a fetch that was cut goes on where it
+    /// ended. HF_HOME or HF_HUB_CACHE say where the cache is, HF_TOKEN (or `hf auth login`) opens gated models,
+    /// HF_ENDPOINT names a mirror, and with HF_HUB_OFFLINE=1 nothing is fetched.
+    Fetch(FetchArgs),
     /// Measure how fast this machine embeds, beside its own matrix peak.
     Bench(BenchArgs),
     /// Say what this machine can do: instruction sets, measured peaks, memory.
@@ -41,8 +47,10 @@ pub(crate) enum Command {
 /// Which model.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ModelArgs {
-    /// A folder in the Hub's layout: config.json, model.safetensors, spiece.model or tokenizer.json.
-    #[arg(long, env = "SIGLIP_MODEL", value_name = "DIR")]
+    /// A folder in the Hub's layout (config.json, model.safetensors, spiece.model or tokenizer.json), or a model's name
+    /// on the Hub, which is fetched unless the cache has it; `name@revision` for another revision than main. By default
+    /// google/siglip-so400m-patch14-384.
+    #[arg(long, env = "SIGLIP_MODEL", value_name = "HUB_ID|DIR")]
     pub(crate) model: Option<PathBuf>,
     /// The small model that is embedded in the program: to try everything without a download.
     #[arg(long, env = "SIGLIP_DEMO", conflicts_with = "model")]
@@ -140,6 +148,24 @@ pub(crate) struct EmbedArgs {
     pub(crate) normalize: bool,
 }
 
+/// Options of `siglip fetch`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FetchArgs {
+    /// The model's name on the Hub, e.g. google/siglip-base-patch16-224.
+    #[arg(value_name = "HUB_ID")]
+    pub(crate) id: String,
+    /// What to fetch: `both` is the whole model as the Hub holds it. For one tower only the bytes of its tensors are
+    /// fetched, about half, into a folder beside the snapshots; --model with the model's name finds it there.
+    #[arg(long, env = "SIGLIP_TOWER", value_enum, default_value_t = FetchTower::Both)]
+    pub(crate) tower: FetchTower,
+    /// A branch, a tag or a commit.
+    #[arg(long, env = "SIGLIP_REVISION", default_value = siglip::hub::Repo::MAIN)]
+    pub(crate) revision: String,
+    /// The Hub's address. By default HF_ENDPOINT, or else https://huggingface.co.
+    #[arg(long, env = "SIGLIP_ENDPOINT", value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+}
+
 /// Options of `siglip bench`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
@@ -218,6 +244,14 @@ impl PrecisionArg {
 pub(crate) enum TowerArg {
     Text,
     Vision,
+}
+
+/// What `siglip fetch` fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FetchTower {
+    Text,
+    Vision,
+    Both,
 }
 
 impl From<TowerArg> for Tower {

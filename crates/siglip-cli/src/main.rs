@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod embed;
 mod failure;
+mod fetch;
 mod load;
 mod output;
 mod serve;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Embed(args) => embed::run(args),
+        Command::Fetch(args) => fetch::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     };
