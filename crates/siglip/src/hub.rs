@@ -157,7 +157,7 @@ impl Hub {
                 return Ok(Fetched { folder: snapshot.folder, only: None });
             }
             Some(snapshot) => snapshot.lacks,
-            None => vec!["any snapshot of it".to_owned()],
+            None => vec![],
         };
         match cache.tower(repo) {
             Some((only, folder)) if tower.is_none_or(|tower| tower == only) => {

@@ -283,7 +283,10 @@ fn offline_is_without_a_socket() {
     fs::remove_file(offline.snapshot().join("model.safetensors")).unwrap();
     let error = offline.get().unwrap_err().to_string();
     let looked = offline.cache().join("models--org--model");
-    assert!(error.contains("lacks model.safetensors") && error.contains(looked.to_str().unwrap()), "{error}");
+    assert!(
+        error.contains("has no model.safetensors of") && error.contains(looked.to_str().unwrap()),
+        "{error}"
+    );
     let empty =
         Setup { settings: Settings { cache: "nowhere".into(), ..offline.settings.clone() }, ..offline };
     assert!(matches!(empty.get(), Err(HubError::Offline { .. })));

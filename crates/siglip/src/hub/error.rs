@@ -21,14 +21,15 @@ pub enum HubError {
     NoCache,
     /// The network may not be used, and the cache lacks something.
     #[error(
-        "HF_HUB_OFFLINE is set and the cache lacks {} of {repo} (looked in {}); unset it, or run `siglip fetch {repo}` \
-         where there is a network",
-        missing.join(", "), looked.display()
+        "HF_HUB_OFFLINE is set and the cache has {} (looked in {}); unset it, or run `siglip fetch {repo}` where there is \
+         a network",
+        if missing.is_empty() { format!("nothing of {repo}") } else { format!("no {} of {repo}", missing.join(", no ")) },
+        looked.display()
     )]
     Offline {
         /// The model.
         repo: String,
-        /// What is not there.
+        /// The files that are not there; empty, if none is.
         missing: Vec<String>,
         /// The model's folder in the cache.
         looked: PathBuf,
