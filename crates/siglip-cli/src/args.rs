@@ -41,6 +41,12 @@ pub(crate) enum Command {
     Classify(ClassifyArgs),
     /// Measure how well a model names images: ImageNet's layout, the original's validation.
     Validate(ValidateArgs),
+    /// Fetch a model from the Hugging Face Hub into the cache that Python's tools share.
+    ///
+    /// Prints the model's folder. What is in the cache is not fetched again, and a fetch that was cut goes on where it
+    /// ended. HF_HOME or HF_HUB_CACHE say where the cache is, HF_TOKEN (or `hf auth login`) opens gated models,
+    /// HF_ENDPOINT names a mirror, and with HF_HUB_OFFLINE=1 nothing is fetched.
+    Fetch(FetchArgs),
     /// Measure how fast this machine embeds, beside its own matrix peak.
     Bench(BenchArgs),
     /// Say what this machine can do: instruction sets, measured peaks, memory.
@@ -50,8 +56,10 @@ pub(crate) enum Command {
 /// Which model.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ModelArgs {
-    /// A folder in the Hub's layout: config.json, model.safetensors, spiece.model or tokenizer.json.
-    #[arg(long, env = "SIGLIP_MODEL", value_name = "DIR")]
+    /// A folder in the Hub's layout (config.json, model.safetensors, spiece.model or tokenizer.json), or a model's name
+    /// on the Hub, which is fetched unless the cache has it; `name@revision` for another revision than main. By default
+    /// google/siglip-so400m-patch14-384.
+    #[arg(long, env = "SIGLIP_MODEL", value_name = "HUB_ID|DIR")]
     pub(crate) model: Option<PathBuf>,
     /// The small model that is embedded in the program: to try everything without a download.
     #[arg(long, env = "SIGLIP_DEMO", conflicts_with = "model")]
@@ -61,9 +69,11 @@ pub(crate) struct ModelArgs {
 /// Which models to serve.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServedModelArgs {
-    /// A folder in the Hub's layout: config.json, model.safetensors, spiece.model or tokenizer.json. May be given
-    /// several times, or several with commas between them: the first is the default, and the parameter `embed_model` of a request names another.
-    #[arg(long, env = "SIGLIP_MODEL", value_name = "DIR", value_delimiter = ',')]
+    /// A folder in the Hub's layout (config.json, model.safetensors, spiece.model or tokenizer.json), or a model's name
+    /// on the Hub, which is fetched unless the cache has it; `name@revision` for another revision than main. May be
+    /// given several times, or several with commas between them: the first is the default, and the parameter
+    /// `embed_model` of a request names another. By default google/siglip-so400m-patch14-384.
+    #[arg(long, env = "SIGLIP_MODEL", value_name = "HUB_ID|DIR", value_delimiter = ',')]
     pub(crate) model: Vec<PathBuf>,
     /// The small model that is embedded in the program: to try everything without a download.
     #[arg(long, env = "SIGLIP_DEMO", conflicts_with = "model")]
@@ -174,6 +184,24 @@ pub(crate) struct ServeArgs {
     pub(crate) shutdown_grace: u64,
 }
 
+/// Options of `siglip fetch`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FetchArgs {
+    /// The model's name on the Hub, e.g. google/siglip-base-patch16-224.
+    #[arg(value_name = "HUB_ID")]
+    pub(crate) id: String,
+    /// What to fetch: `both` is the whole model as the Hub holds it. For one tower only the bytes of its tensors are
+    /// fetched, about half, into a folder beside the snapshots; --model with the model's name finds it there.
+    #[arg(long, env = "SIGLIP_TOWER", value_enum, default_value_t = FetchTower::Both)]
+    pub(crate) tower: FetchTower,
+    /// A branch, a tag or a commit.
+    #[arg(long, env = "SIGLIP_REVISION", default_value = siglip::hub::Repo::MAIN)]
+    pub(crate) revision: String,
+    /// The Hub's address. By default HF_ENDPOINT, or else https://huggingface.co.
+    #[arg(long, env = "SIGLIP_ENDPOINT", value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+}
+
 /// Options of `siglip bench`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
@@ -252,6 +280,14 @@ impl PrecisionArg {
 pub(crate) enum TowerArg {
     Text,
     Vision,
+}
+
+/// What `siglip fetch` fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FetchTower {
+    Text,
+    Vision,
+    Both,
 }
 
 impl From<TowerArg> for Tower {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use siglip::engine::{EngineError, Tower};
+use siglip::hub::HubError;
 use siglip::knn::KnnError;
 use siglip::model::ModelError;
 use siglip::preprocessor::PreprocessorError;
@@ -19,15 +20,11 @@ use crate::validate::DatasetError;
 /// Every way to fail, each one sentence for the user.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error(
-        "no model is named: give --model DIR, a folder in the Hub's layout, or --demo for the model in this program"
-    )]
-    NoModel,
     #[error("this version computes on the CPU only: --device takes auto or cpu")]
     NoCuda,
     #[error(
-        "`{}` is not a folder: --model takes one in the Hub's layout (config.json, model.safetensors, spiece.model); \
-         this version does not download", .0.display()
+        "`{}` is not a folder, and no model's name on the Hub either: --model takes a folder in the Hub's layout \
+         (config.json, model.safetensors, spiece.model), or a name such as google/siglip-base-patch16-224", .0.display()
     )]
     NotAFolder(PathBuf),
     #[error("the output `{}` must end in .npy, .parquet or .jsonl", .0.display())]
@@ -75,6 +72,8 @@ pub(crate) enum Failure {
     #[error("the system refuses {what}: {error}")]
     System { what: &'static str, error: io::Error },
     #[error(transparent)]
+    Hub(#[from] HubError),
+    #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
     Preprocessor(#[from] PreprocessorError),
@@ -98,9 +97,9 @@ impl Failure {
     /// 2 where the command line was wrong, 1 where the work failed.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::NoModel | Failure::NoCuda | Failure::OutputFormat(_) => 2,
             Failure::Usage(_) => 2,
             Failure::Prompt(error) if !matches!(error, PromptError::Read { .. }) => 2,
+            Failure::NoCuda | Failure::OutputFormat(_) | Failure::Hub(HubError::Name { .. }) => 2,
             Failure::Build(BuildError::Precision { .. } | BuildError::Isa { .. }) => 2,
             _ => 1,
         }

@@ -9,14 +9,21 @@ use siglip_cpu::{Options, Pool, available_threads};
 use crate::args::{Device, EngineArgs, ModelArgs};
 use crate::demo;
 use crate::failure::Failure;
+use crate::fetch;
+
+/// The model that is meant when none is named.
+const DEFAULT_MODEL: &str = "google/siglip-so400m-patch14-384";
 
 /// Opens the model that the options name.
 pub(crate) fn model(args: &ModelArgs) -> Result<Model, Failure> {
     let model = match &args.model {
         _ if args.demo => Model::from_static(demo::FILES)?,
         Some(dir) if dir.is_dir() => Model::open(dir)?,
-        Some(dir) => return Err(Failure::NotAFolder(dir.clone())),
-        None => return Err(Failure::NoModel),
+        Some(name) => match name.to_str().and_then(|name| name.parse().ok()) {
+            Some(repo) => fetch::model(&repo)?,
+            None => return Err(Failure::NotAFolder(name.clone())),
+        },
+        None => fetch::model(&DEFAULT_MODEL.parse()?)?,
     };
     for missing in &model.missing {
         tracing::info!("{}: {missing}", model.name);

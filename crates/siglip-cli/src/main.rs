@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod embed;
 mod failure;
+mod fetch;
 mod html;
 mod identity;
 mod images;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Embed(args) => embed::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Validate(args) => validate::run(args),
+        Command::Fetch(args) => fetch::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
-/// What stands for the label in a prompt.
-const PLACE: &str = "{text}";
+use siglip::prompt::{Template, TemplateError};
 
 /// The prompt that SigLIP's zero-shot results were validated with.
-pub(crate) const DEFAULT_PROMPT: &str = "A photo of a {text}.";
+pub(crate) const DEFAULT_PROMPT: &str = Template::DEFAULT;
 
 /// Why labels or prompts cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +18,8 @@ pub(crate) enum PromptError {
     EmptyLabel { number: usize, origin: String },
     #[error("the label `{label}` is given twice in {origin}: as number {first} and number {second}")]
     Twice { label: String, origin: String, first: usize, second: usize },
-    #[error("the prompt `{0}` has no {PLACE}, the place of the label, as in \"{DEFAULT_PROMPT}\"")]
-    NoPlace(String),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     #[error("{0} holds no prompt")]
     NoPrompt(String),
     #[error("{path} cannot be read: {error}")]
@@ -57,7 +56,7 @@ pub(crate) fn labels(argument: &str) -> Result<Vec<String>, PromptError> {
 
 /// Templates of sentences about a label. Several make an ensemble: the mean of their embeddings stands for the label.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Prompts(Vec<String>);
+pub(crate) struct Prompts(Vec<Template>);
 
 impl Prompts {
     /// The prompts that the arguments name: each a template, or with `@` before it a file of templates, one a line.
@@ -69,36 +68,33 @@ impl Prompts {
         let mut prompts = Vec::new();
         for argument in arguments {
             let Some(file) = argument.strip_prefix('@') else {
-                prompts.push(argument.clone());
+                prompts.push(Template::parse(argument)?);
                 continue;
             };
             let before = prompts.len();
-            prompts.extend(
-                read(file)?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned),
-            );
+            for line in read(file)?.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                prompts.push(Template::parse(line)?);
+            }
             if prompts.len() == before {
                 return Err(PromptError::NoPrompt(file.to_owned()));
             }
         }
-        match prompts.iter().find(|prompt| !prompt.contains(PLACE)) {
-            Some(prompt) => Err(PromptError::NoPlace(prompt.clone())),
-            None => Ok(Prompts(prompts)),
-        }
+        Ok(Prompts(prompts))
     }
 
     /// The label itself and nothing about it.
     pub(crate) fn bare() -> Prompts {
-        Prompts(vec![PLACE.to_owned()])
+        Prompts(vec![Template::bare()])
     }
 
     /// The templates.
-    pub(crate) fn templates(&self) -> &[String] {
-        &self.0
+    pub(crate) fn templates(&self) -> Vec<&str> {
+        self.0.iter().map(Template::as_str).collect()
     }
 
     /// The sentences about a label, one of each template.
     pub(crate) fn about(&self, label: &str) -> impl Iterator<Item = String> {
-        self.0.iter().map(move |prompt| prompt.replace(PLACE, label))
+        self.0.iter().map(move |prompt| prompt.fill(label))
     }
 }
 

@@ -10,6 +10,16 @@ use crate::preprocessor::{PreprocessorConfig, PreprocessorError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::weights::{TextWeights, VisionWeights, Weights, WeightsError};
 
+/// The names of a folder's files that no other module claims.
+pub(crate) mod layout {
+    /// The configuration, as `transformers` writes it.
+    pub(crate) const CONFIG: &str = "config.json";
+    /// How images become pixels, as `transformers` writes it.
+    pub(crate) const PREPROCESSOR: &str = "preprocessor_config.json";
+    /// The configuration of a folder in open_clip's layout.
+    pub(crate) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+}
+
 /// A model: what a folder in the Hub's layout holds, checked as far as it is there.
 ///
 /// A folder may lack a tower, the tokenizer or the preprocessor's configuration. What is left can be used, and
@@ -44,14 +54,14 @@ impl Model {
     ///
     /// [`ModelError`], whose message names the file and what is wrong with it.
     pub fn open(dir: &Path) -> Result<Model, ModelError> {
-        let Some(config) = read(dir, "config.json")? else {
+        let Some(config) = read(dir, layout::CONFIG)? else {
             let why = if dir.is_dir() { "it has no config.json" } else { "there is no such folder" };
             return Err(ModelError::NotAModel { dir: dir.to_owned(), why });
         };
         let spiece = read(dir, Tokenizer::SPIECE)?;
         // One form of the tokenizer is enough, and the other is three times as long.
         let tokenizer_json = if spiece.is_none() { read(dir, Tokenizer::JSON)? } else { None };
-        let preprocessor = read(dir, "preprocessor_config.json")?;
+        let preprocessor = read(dir, layout::PREPROCESSOR)?;
 
         // A path such as `.` has no name of its own.
         let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());

@@ -2,6 +2,18 @@
 
 use super::{Tensor, Weights, WeightsError};
 use crate::config::{TextConfig, VisionConfig};
+#[cfg(feature = "hub")]
+use crate::engine::Tower;
+
+/// Whether a tower needs the tensor of this name in a file of a whole model: all but the other tower's.
+#[cfg(feature = "hub")]
+pub(crate) fn is_of_tower(name: &str, tower: Tower) -> bool {
+    let others = match tower {
+        Tower::Text => [VisionWeights::PREFIX, "visual."],
+        Tower::Vision => [TextWeights::PREFIX, "text."],
+    };
+    !others.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// A linear layer: `y = weight · x + bias`.
 #[derive(Clone, Debug)]
