@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use glob::MatchOptions;
 use walkdir::{DirEntry, WalkDir};
 
 use super::ImageFile;
@@ -91,8 +92,10 @@ fn add(source: &str, files: &mut Vec<PathBuf>) -> Result<(), FindError> {
         files.push(path.to_owned());
     } else if source.contains(['*', '?', '[']) {
         let before = files.len();
-        let matches =
-            glob::glob(source).map_err(|error| FindError::Pattern { pattern: source.to_owned(), error })?;
+        // As a shell does it: what is hidden is matched only where the pattern has the dot.
+        let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+        let matches = glob::glob_with(source, options)
+            .map_err(|error| FindError::Pattern { pattern: source.to_owned(), error })?;
         for path in matches {
             let path =
                 path.map_err(|error| FindError::Read { path: error.path().into(), error: error.into() })?;
