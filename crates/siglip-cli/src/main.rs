@@ -19,6 +19,7 @@ mod identity;
 mod images;
 mod interrupt;
 mod load;
+mod logging;
 mod output;
 mod progress;
 mod prompts;
@@ -28,7 +29,6 @@ mod system;
 mod text_embedder;
 mod validate;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use args::Command;
@@ -39,9 +39,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    start_logging(&cli.log);
+    let log = logging::start(&cli.log);
     let done = match cli.command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(args, log),
         Command::Embed(args) => embed::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Validate(args) => validate::run(args),
@@ -64,14 +64,4 @@ fn report(failure: &Failure) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "siglip: {failure}");
     }
     ExitCode::from(failure.exit_code())
-}
-
-fn start_logging(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(filter);
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(filter)
-        .with_target(false)
-        .init();
 }

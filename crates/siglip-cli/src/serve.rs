@@ -9,8 +9,8 @@ use siglip::model::Model;
 use siglip::tokenizer::{TokenizeError, Tokenizer};
 use siglip_cpu::Options;
 use siglip_server::{
-    BoundServer, BuildEngine, QueuePolicy, ServedModel, ServedText, ServedVision, ServerOptions, Similarity,
-    Tokenize,
+    BoundServer, BuildEngine, LogControl, QueuePolicy, ServedModel, ServedText, ServedVision, ServerOptions,
+    Similarity, Tokenize,
 };
 
 use crate::args::{ModelArgs, ServeArgs};
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::load;
 
 /// Binds the ports, loads the model, serves until SIGINT or SIGTERM.
-pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -28,7 +28,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         // What is wrong with the options is said before anything is bound.
         let engine_options = load::options(&args.engine, usize::from(args.max_batch_size))?;
         // A port in use is said before a large model is loaded.
-        let server = BoundServer::bind(&server_options(&args)).await?;
+        let server = BoundServer::bind(&server_options(&args, log)).await?;
         let started = Instant::now();
         let served: Result<Vec<_>, Failure> =
             args.model.each().iter().map(|model| serve_model(model, &args, &engine_options)).collect();
@@ -45,7 +45,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     })
 }
 
-fn server_options(args: &ServeArgs) -> ServerOptions {
+fn server_options(args: &ServeArgs, log: LogControl) -> ServerOptions {
     ServerOptions {
         host: args.host,
         http_port: args.http_port,
@@ -64,6 +64,7 @@ fn server_options(args: &ServeArgs) -> ServerOptions {
         shutdown_grace: Duration::from_secs(args.shutdown_grace),
         compat: args.compat.into(),
         model_control: args.model_control.into(),
+        log: Some(log),
         ..ServerOptions::default()
     }
 }

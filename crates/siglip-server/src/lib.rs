@@ -35,7 +35,7 @@ mod statistics;
 mod tokenize;
 
 pub use error::ServeError;
-pub use options::{Compat, ModelControl, QueuePolicy, ServerOptions};
+pub use options::{Compat, LogControl, ModelControl, QueuePolicy, ServerOptions};
 pub use served::{BuildEngine, ServedModel, ServedText, ServedVision, Similarity};
 pub use server::BoundServer;
 pub use tokenize::{Tokenize, TokenizeError};

@@ -1,6 +1,7 @@
 //! How the server is set up.
 
 pub use crate::batcher::QueuePolicy;
+pub use crate::settings::LogControl;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct ServerOptions {
     pub compat: Compat,
     /// Who says which models are loaded.
     pub model_control: ModelControl,
+    /// What changes the log's level when a client asks for it; without it, such settings are kept and mean nothing.
+    pub log: Option<LogControl>,
 }
 
 /// Which generation's form the metadata of `siglip_text` and `siglip_vision` show. Both take either form's input.
@@ -82,6 +85,7 @@ impl Default for ServerOptions {
             preparation_threads: std::thread::available_parallelism().map_or(1, usize::from),
             compat: Compat::default(),
             model_control: ModelControl::default(),
+            log: None,
         }
     }
 }

@@ -19,11 +19,12 @@ pub(crate) struct ServerState {
 
 impl ServerState {
     pub(crate) fn new(registry: Registry, options: ServerOptions) -> Self {
+        let log = options.log.clone();
         ServerState {
             registry: Arc::new(registry),
             options,
             regions: Regions::default(),
-            settings: Settings::default(),
+            settings: Settings::new(log),
             machine: Machine::default(),
         }
     }
