@@ -205,6 +205,7 @@ impl Line {
             max_queue_delay: options.max_queue_delay,
             max_queue_size: options.max_queue_size,
             policy: options.queue_policy,
+            canary_interval: options.canary_interval,
             peak_flops,
         };
         let batcher = Batcher::start(engine, options).map_err(ServeError::Thread)?;

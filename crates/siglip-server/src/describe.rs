@@ -43,9 +43,9 @@ pub(crate) fn statistics(endpoint: &Endpoint) -> ModelStatistics {
 
 /// The repository's index, or its part that is ready.
 pub(crate) fn index(state: &ServerState, ready_only: bool) -> impl Iterator<Item = IndexEntry<'static>> {
-    let listed = state.registry.list().into_iter().filter(move |listed| listed.ready || !ready_only);
-    listed.map(|Listed { name, ready }| {
-        let (state, reason) = if ready { ("READY", "") } else { ("UNAVAILABLE", "unloaded") };
-        IndexEntry { name, version: VERSION, state, reason }
+    let listed = state.registry.list().into_iter();
+    listed.filter(move |listed| listed.reason.is_none() || !ready_only).map(|Listed { name, reason }| {
+        let state = if reason.is_none() { "READY" } else { "UNAVAILABLE" };
+        IndexEntry { name, version: VERSION, state, reason: reason.unwrap_or_default() }
     })
 }

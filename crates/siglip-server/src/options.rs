@@ -37,6 +37,10 @@ pub struct ServerOptions {
     pub body_timeout: Duration,
     /// Threads that tokenise texts, and decode and resize images.
     pub preparation_threads: usize,
+    /// How often an idle engine is asked something whose answer is known, to see that it still knows it; zero for never.
+    pub canary_interval: Duration,
+    /// How long requests may wait with no batch ending before the server says that it is not alive.
+    pub stuck_after: Duration,
     /// The form in which endpoints of two generations are shown.
     pub compat: Compat,
     /// Who says which models are loaded.
@@ -83,6 +87,8 @@ impl Default for ServerOptions {
             header_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
             preparation_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            canary_interval: Duration::from_secs(600),
+            stuck_after: Duration::from_secs(300),
             compat: Compat::default(),
             model_control: ModelControl::default(),
             log: None,

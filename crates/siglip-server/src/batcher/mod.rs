@@ -13,14 +13,15 @@
 //!   of such requests.
 //! - **Failure.** If a batch fails or panics, the request at fault fails alone: the others are computed without it.
 
+mod canary;
 mod job;
 mod queue;
 mod repeats;
 mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use siglip::engine::{Engine, EngineError, EngineInfo};
@@ -79,6 +80,8 @@ pub(crate) struct BatcherOptions {
     pub(crate) max_queue_delay: Duration,
     pub(crate) max_queue_size: usize,
     pub(crate) policy: QueuePolicy,
+    /// How often an idle engine is asked something whose answer is known; zero for never.
+    pub(crate) canary_interval: Duration,
     /// For the metrics; 0 if unknown.
     pub(crate) peak_flops: f64,
 }
@@ -110,6 +113,11 @@ pub(crate) struct Gauges {
     pub(crate) computed_rows: AtomicU64,
     pub(crate) busy_us: AtomicU64,
     pub(crate) panics: AtomicU64,
+    /// What is wrong with the engine.
+    fault: Mutex<Option<String>>,
+    /// When the last batch ended, in milliseconds since `started`.
+    last_batch_ms: AtomicU64,
+    started: Instant,
 }
 
 impl Gauges {
@@ -124,6 +132,27 @@ impl Gauges {
 
     fn release(&self, rows: usize) {
         self.queued_rows.fetch_sub(rows, Ordering::Relaxed);
+    }
+
+    fn set_fault(&self, fault: Option<String>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// What is wrong with the engine, if anything is.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes down that a batch has ended.
+    fn progress(&self) {
+        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_batch_ms.store(since, Ordering::Relaxed);
+    }
+
+    /// Whether rows wait although no batch has ended for `time`.
+    pub(crate) fn is_stuck(&self, time: Duration) -> bool {
+        let last = Duration::from_millis(self.last_batch_ms.load(Ordering::Relaxed));
+        self.queued_rows() > 0 && self.started.elapsed().saturating_sub(last) > time
     }
 
     pub(crate) fn queued_rows(&self) -> usize {
@@ -160,6 +189,9 @@ impl Batcher {
             computed_rows: AtomicU64::new(0),
             busy_us: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            fault: Mutex::default(),
+            last_batch_ms: AtomicU64::new(0),
+            started: Instant::now(),
         });
         let (jobs, arrivals) = mpsc::channel();
         let worker = Worker::new(engine, arrivals, gauges.clone(), &options);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use siglip::engine::{Engine, EngineError};
 
+use super::canary::Canary;
 use super::job::{Gathered, Job};
 use super::queue::{Formed, Queue};
 use super::repeats::Places;
@@ -24,6 +25,7 @@ pub(super) struct Worker {
     row_len: usize,
     embedding_size: usize,
     queue: Queue,
+    canary: Canary,
     gathered: Gathered,
     places: Places,
     output: Vec<f32>,
@@ -44,6 +46,7 @@ impl Worker {
             gathered: Gathered::new(info),
             output: vec![0.0; info.max_batch_size * info.embedding_size],
             places: Places::default(),
+            canary: Canary::new(info, options.canary_interval),
             queue: Queue::new(&options.policy),
             engine,
             arrivals,
@@ -62,10 +65,15 @@ impl Worker {
 
     /// Waits for a request, and for more if the options say so; false at the end.
     fn wait(&mut self) -> bool {
-        if self.queue.is_empty() {
-            match self.arrivals.recv() {
+        while self.queue.is_empty() {
+            let arrival = match self.canary.wait() {
+                Some(time) => self.arrivals.recv_timeout(time),
+                None => self.arrivals.recv().map_err(RecvTimeoutError::from),
+            };
+            match arrival {
                 Ok(job) => self.queue.push(job),
-                Err(_) => return false,
+                Err(RecvTimeoutError::Timeout) => self.ask_canary(),
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
         self.arrivals.try_iter().for_each(|job| self.queue.push(job));
@@ -73,6 +81,14 @@ impl Worker {
             self.wait_for_company();
         }
         true
+    }
+
+    fn ask_canary(&mut self) {
+        let answer = self.canary.ask(self.engine.as_mut()).err();
+        if let Some(fault) = &answer {
+            tracing::error!("not ready any more: {fault}");
+        }
+        self.gauges.set_fault(answer);
     }
 
     /// Waits until a batch is full or the first request has waited long enough.
@@ -172,6 +188,7 @@ impl Worker {
         let result = catch_unwind(AssertUnwindSafe(|| engine.embed(input, output)));
         let steps = StepTimes { input: gathered - start, infer: gathered.elapsed(), ..StepTimes::default() };
         self.gauges.batch_rows.record(rows as f64);
+        self.gauges.progress();
         self.gauges.computed_rows.fetch_add(computed as u64, Ordering::Relaxed);
         self.gauges.repeated_rows.fetch_add((rows - computed) as u64, Ordering::Relaxed);
         let busy = u64::try_from(steps.infer.as_micros()).unwrap_or(u64::MAX);

@@ -120,12 +120,13 @@ impl Endpoint {
 
     /// The default model's batcher, if it takes one to answer.
     pub(crate) fn batcher(&self) -> Option<&Batcher> {
-        match &self.default.form.task {
-            Task::EmbedIds(tower) | Task::EmbedTexts(tower) => Some(&tower.batcher),
-            Task::EmbedPixels(tower) | Task::EmbedImages(tower) => Some(&tower.batcher),
-            Task::ZeroShot(zero_shot) => Some(&zero_shot.vision.batcher),
-            Task::Tokenize(_) | Task::Process(_) => None,
-        }
+        self.default.form.batchers().into_iter().next()
+    }
+
+    /// What is wrong with an engine that it needs, if anything is.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let variants = std::iter::once(&self.default).chain(&self.others);
+        variants.map(|variant| &variant.form).find_map(Form::fault)
     }
 
     /// Checks, prepares and computes a request that was received at `received`.
@@ -135,6 +136,9 @@ impl Endpoint {
         received: Instant,
     ) -> Result<Outcome, InferError> {
         let form = self.variant(request)?.form(request);
+        if let Some(fault) = form.fault() {
+            return Err(InferError::NotReady(fault));
+        }
         let spec = &form.spec;
         match &form.task {
             Task::EmbedIds(tower) => {
@@ -223,6 +227,23 @@ impl Endpoint {
         let dims = dims.iter().map(|&dimension| usize::try_from(dimension).unwrap_or(0));
         let shape = std::iter::once(count).chain(dims).collect();
         Outcome { output: output_name(spec), shape, values, batch_rows: 0, queue: Duration::ZERO, compute }
+    }
+}
+
+impl Form {
+    /// What is wrong with an engine that it needs, if anything is.
+    fn fault(&self) -> Option<String> {
+        self.batchers().into_iter().find_map(|batcher| batcher.gauges().fault())
+    }
+
+    /// The batchers that it takes to answer.
+    fn batchers(&self) -> Vec<&Batcher> {
+        match &self.task {
+            Task::EmbedIds(tower) | Task::EmbedTexts(tower) => vec![&tower.batcher],
+            Task::EmbedPixels(tower) | Task::EmbedImages(tower) => vec![&tower.batcher],
+            Task::ZeroShot(zero_shot) => vec![&zero_shot.vision.batcher, &zero_shot.text.batcher],
+            Task::Tokenize(_) | Task::Process(_) => Vec::new(),
+        }
     }
 }
 

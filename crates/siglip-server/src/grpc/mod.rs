@@ -43,12 +43,13 @@ mod health_generated {
 /// Serves until the server is to stop, and then until the last request that was taken in is answered.
 pub(crate) async fn serve(listener: TcpListener, state: Arc<ServerState>, mut stop: watch::Receiver<bool>) {
     let limit = state.options.max_body_bytes;
+    let health = health::Health(state.clone());
     let inference = GrpcInferenceServiceServer::new(Service::new(state))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate);
-    let mut server = Server::builder().add_service(inference).add_service(HealthServer::new(health::Health));
+    let mut server = Server::builder().add_service(inference).add_service(HealthServer::new(health));
     // The descriptors are those of this build; if they were not, only reflection would be missing.
     match tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)

@@ -119,6 +119,7 @@ fn form(error: &InferError) -> ErrorForm {
         | InferError::Prompt(_)
         | InferError::ParameterType { .. }
         | InferError::EmbedModel { .. }
+        | InferError::NotReady(_)
         | InferError::Preparation
         | InferError::OutputRegion(_)
         | InferError::Batch(_) => ErrorForm::Plain,
