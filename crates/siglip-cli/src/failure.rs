@@ -71,6 +71,10 @@ pub(crate) enum Failure {
     Interrupted(PathBuf),
     #[error("the system refuses {what}: {error}")]
     System { what: &'static str, error: io::Error },
+    #[error(
+        "no model is named, so {model} is meant: {error}; --model names another, --demo the model in this program"
+    )]
+    DefaultModel { model: &'static str, error: Box<Failure> },
     #[error(transparent)]
     Hub(#[from] HubError),
     #[error(transparent)]

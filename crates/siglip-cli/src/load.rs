@@ -23,7 +23,10 @@ pub(crate) fn model(args: &ModelArgs) -> Result<Model, Failure> {
             Some(repo) => fetch::model(&repo)?,
             None => return Err(Failure::NotAFolder(name.clone())),
         },
-        None => fetch::model(&DEFAULT_MODEL.parse()?)?,
+        None => {
+            let model = DEFAULT_MODEL.parse().map_err(Failure::from).and_then(|repo| fetch::model(&repo));
+            model.map_err(|error| Failure::DefaultModel { model: DEFAULT_MODEL, error: Box::new(error) })?
+        }
     };
     for missing in &model.missing {
         tracing::info!("{}: {missing}", model.name);

@@ -7,6 +7,8 @@
 pub(crate) mod header;
 mod index;
 mod mapped;
+pub(crate) mod open_clip;
+mod scope;
 mod tensor;
 mod towers;
 
@@ -199,7 +201,7 @@ pub enum WeightsError {
         tensor: String,
     },
     /// A tensor's shape is not the one that the configuration asks for.
-    #[error("{}: tensor `{tensor}` has the shape {found:?}, but config.json asks for {expected:?}", file.display())]
+    #[error("{}: tensor `{tensor}` has the shape {found:?}, but the configuration asks for {expected:?}", file.display())]
     Shape {
         /// The file.
         file: PathBuf,

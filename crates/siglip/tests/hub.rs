@@ -74,6 +74,13 @@ fn shards_are_fetched_by_their_index() {
 }
 
 #[test]
+fn a_model_in_open_clips_layout_is_fetched() {
+    let setup = Setup::new("open_clip");
+    let model = Model::open(&setup.fetch(None).unwrap()).unwrap();
+    assert!(model.text.is_some() && model.vision.is_some());
+}
+
+#[test]
 fn a_large_file_comes_in_ranges_over_several_connections() {
     let setup = Setup::with("both", |settings| settings.part = 10_000);
     setup.fetch(None).unwrap();
@@ -87,7 +94,7 @@ fn a_large_file_comes_in_ranges_over_several_connections() {
 
 #[test]
 fn one_tower_is_fetched_without_the_bytes_of_the_other() {
-    for fixture_name in ["both", "sharded"] {
+    for fixture_name in ["both", "sharded", "open_clip"] {
         for tower in [Tower::Text, Tower::Vision] {
             let setup = Setup::new(fixture_name);
             let folder = setup.fetch(Some(tower)).unwrap();
@@ -104,8 +111,7 @@ fn one_tower_is_fetched_without_the_bytes_of_the_other() {
                 (part.text.is_some(), part.vision.is_some()),
                 (tower == Tower::Text, tower == Tower::Vision)
             );
-            let weights = Weights::open(&folder).unwrap();
-            let of = Weights::open(&fixture(fixture_name)).unwrap();
+            let (weights, of) = (open_weights(&folder), open_weights(&fixture(fixture_name)));
             for name in numbers(&weights) {
                 let shape = of.shape(name).unwrap();
                 let (got, expected) = (weights.tensor(name, shape).unwrap(), of.tensor(name, shape).unwrap());
@@ -284,7 +290,7 @@ fn offline_is_without_a_socket() {
     let error = offline.get().unwrap_err().to_string();
     let looked = offline.cache().join("models--org--model");
     assert!(
-        error.contains("has no model.safetensors of") && error.contains(looked.to_str().unwrap()),
+        error.contains("the cache has no model.safetensors") && error.contains(looked.to_str().unwrap()),
         "{error}"
     );
     let empty =
@@ -503,6 +509,11 @@ fn settings(endpoint: &str, cache: PathBuf) -> Settings {
 /// The tensors that engines read.
 fn numbers(weights: &Weights) -> impl Iterator<Item = &str> {
     weights.names().filter(|name| !name.ends_with("position_ids"))
+}
+
+fn open_weights(folder: &Path) -> Weights {
+    let open_clip = folder.join("open_clip_model.safetensors");
+    if open_clip.is_file() { Weights::open_file(&open_clip) } else { Weights::open(folder) }.unwrap()
 }
 
 fn open(folder: &Path) -> Model {

@@ -66,7 +66,8 @@ impl RepoCache {
     pub(super) fn tower(&self, repo: &Repo) -> Option<(Tower, PathBuf)> {
         let commit = commit(&self.tower_refs(), repo)?;
         let towers = [Tower::Text, Tower::Vision].map(|tower| (tower, self.tower_folder(&commit, tower)));
-        towers.into_iter().find(|(_, folder)| folder.join(Weights::FILE).is_file())
+        let weights = [Weights::FILE, Weights::OPEN_CLIP_FILE];
+        towers.into_iter().find(|(_, folder)| weights.iter().any(|name| folder.join(name).is_file()))
     }
 
     pub(super) fn snapshot_folder(&self, commit: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! One tower of a model without the bytes of the other: a smaller safetensors file from ranges of the Hub's.
 //!
-//! It is written as `model.safetensors` into a folder of ours, never into a snapshot, where Python's tools would take
+//! It is written under the name of the whole model's into a folder of ours, never into a snapshot, where Python's tools would take
 //! it for the whole model's.
 
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ impl Job<'_> {
         tower: Tower,
         folder: &Path,
     ) -> Result<(), HubError> {
-        let target = folder.join(Weights::FILE);
+        let target = folder.join(if plan.is_sharded() { Weights::FILE } else { &plan.weights });
         if target.is_file() {
             return Ok(());
         }
