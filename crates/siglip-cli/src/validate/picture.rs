@@ -3,7 +3,7 @@
 use super::results::Results;
 
 /// The most pixels on a side; more classes than that share them.
-const SIDE: usize = 600;
+const SIDE: usize = 300;
 /// Right and wrong predictions, as on both light and dark paper.
 const RIGHT: [u8; 3] = [0x3d, 0x86, 0xf0];
 const WRONG: [u8; 3] = [0xe2, 0x4a, 0x33];
