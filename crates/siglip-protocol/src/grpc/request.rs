@@ -1,6 +1,6 @@
 //! Inference requests out of their messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
@@ -72,8 +72,10 @@ impl InferRequest {
         read_parameters(parameters, &mut request)?;
         let any_raw = !raw_input_contents.is_empty();
         let mut raw = raw_input_contents.into_iter();
+        // Millions of inputs fit into a message: those before are not searched one by one.
+        let mut names = HashSet::new();
         for input in inputs {
-            if request.inputs.iter().any(|other| other.name == input.name) {
+            if !names.insert(input.name.clone()) {
                 let id = id_prefix(&request.id);
                 return Err(GrpcRequestError::DuplicateInput { id, input: input.name });
             }

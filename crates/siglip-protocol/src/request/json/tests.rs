@@ -74,3 +74,14 @@ fn the_same_name_twice() {
         "[request id: i] input 'A' already exists in request"
     );
 }
+
+/// With a search through the inputs before each one, this would take until somebody gives up.
+#[test]
+fn inputs_without_end() {
+    let input = |index| format!(r#"{{"name":"{index}","shape":[0],"datatype":"FP32","data":[]}}"#);
+    let inputs: Vec<String> = (0..200_000).map(input).collect();
+    let request = parse(&format!(r#"{{"inputs":[{}]}}"#, inputs.join(","))).unwrap();
+    assert_eq!(request.inputs.len(), 200_000);
+    let error = parse(&format!(r#"{{"inputs":[{},{}]}}"#, inputs.join(","), inputs[0])).unwrap_err();
+    assert_eq!(error, "[request id: <id_unknown>] input '0' already exists in request");
+}
