@@ -206,7 +206,7 @@ impl VisionWeights {
         let head = &self.head;
         let first = self.patch_embedding.tensors().into_iter().chain([&self.position_embedding, &head.probe]);
         let blocks = self.blocks.iter().flat_map(Block::tensors);
-        let layers = [&head.in_proj, &head.out_proj, &head.fc1, &head.fc2].map(Linear::tensors);
+        let layers = [&head.q, &head.kv, &head.out_proj, &head.fc1, &head.fc2].map(Linear::tensors);
         let norms = [&self.post_layer_norm, &head.layer_norm].map(Norm::tensors);
         first.chain(blocks).chain(layers.into_iter().flatten()).chain(norms.into_iter().flatten())
     }
