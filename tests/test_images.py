@@ -42,10 +42,10 @@ def folder(tmp_path):
     Image.open(PICTURES / "dog.png").convert("RGB").save(images / "b" / "dog.jpg", quality=95)
     Image.fromarray(np.zeros((10000, 1, 3), np.uint8)).save(images / "thin.png")
     bad = {
-        "b/truncated.jpg": ((images / "b" / "dog.jpg").read_bytes()[:700], "truncated"),
+        "b/truncated.jpg": ((images / "b" / "dog.jpg").read_bytes()[:700], "the data ends before"),
         "empty.png": (b"", "empty"),
         "huge.png": (png_header(30000, 30000), "30000 × 30000"),
-        "nothing.png": (png_header(0, 0), "0"),
+        "nothing.png": (png_header(0, 0), "dimensions"),
         "text.jpg": (b"This is a letter.", "not an image"),
     }
     for name, (content, _) in bad.items():
@@ -143,20 +143,20 @@ def many(folder, count):
     return folder
 
 
-SLOW = ("--isa", "portable", "--precision", "f32", "--threads", "1", "--batch-size", "4")
+SLOW = ("--isa", "portable", "--precision", "f32", "--threads", "1", "--batch-size", "1")
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_ended_early_is_continued(tmp_path, sent):
-    images = many(tmp_path / "images", 400)
+    images = many(tmp_path / "images", 10)
     output, partial = tmp_path / "e.npy", tmp_path / "e.npy.partial"
     command = ["embed", "--demo", "--images", str(images), "-o", str(output), *SLOW]
     process = subprocess.Popen([PROGRAM, *command], stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: partial.exists() and partial.stat().st_size > 8000)
+    wait_for(lambda: partial.exists() and partial.stat().st_size > 1500)
     process.send_signal(sent)
     log = process.stderr.read()
     if sent == signal.SIGINT:
-        assert process.wait(timeout=60) == 1 and re.search(r"\d+ of 400 images are kept in .*e.npy.partial", log), log
+        assert process.wait(timeout=60) == 1 and re.search(r"\d+ of 10 images are kept in .*e.npy.partial", log), log
     else:
         process.wait(timeout=60)
     assert not output.exists() and partial.exists()
@@ -165,7 +165,7 @@ def test_a_run_that_ended_early_is_continued(tmp_path, sent):
 
     done = run("embed", "--demo", "--images", images, "-o", output, *SLOW, "--normalize")
     assert done.returncode == 0, done.stderr
-    assert int(re.search(r"(\d+) images are done already", done.stderr)[1]) >= 4
+    assert int(re.search(r"(\d+) images are done already", done.stderr)[1]) >= 2
     assert "dropped 17 bytes" in done.stderr
     assert not partial.exists()
     done = run("embed", "--demo", "--images", images, "-o", tmp_path / "whole.npy", *SLOW, "--normalize")
@@ -462,7 +462,7 @@ def test_validate_compares_with_published_logits(tmp_path):
     assert one["pairs"] == 6 and abs(one["largest_difference"] - 3) < 0.01 and one["logits"][0]["text"] == "a house"
     assert all(abs(logit["difference"]) < 0.01 for logit in one["logits"][1:])
     done = run("validate", "--demo", "--precision", "f32", "--reference", tmp_path)
-    assert "6 logits, off by 0.5" in done.stdout and "3.0" in done.stdout, done.stdout
+    assert re.search(r"6 logits, off by 0\.50\d\d in the mean, (3\.00|2\.99)\d\d at most", done.stdout), done.stdout
 
     (tmp_path / "one" / "dog.png").unlink()
     done = run("validate", "--demo", "--reference", tmp_path)

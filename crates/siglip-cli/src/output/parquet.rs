@@ -87,13 +87,13 @@ impl Rows for ParquetRows {
     fn append(&mut self, row: Row<'_>) -> io::Result<()> {
         match row {
             Row::Text { text, embedding } => {
-                self.names.push(Some(text.into()));
+                self.names.values.push(text.into());
                 self.embeddings.push_list(Some(embedding), 1);
             }
             Row::Image { path, result } => {
                 let (image, embedding) = result.ok().unzip();
                 let side = |side: usize| i32::try_from(side).ok();
-                self.names.push(Some(path.into()));
+                self.names.values.push(path.into());
                 self.widths.push(image.and_then(|image| side(image.width)));
                 self.heights.push(image.and_then(|image| side(image.height)));
                 self.formats.push(image.map(|image| image.format.as_str().into()));
@@ -101,14 +101,14 @@ impl Rows for ParquetRows {
                 self.errors.push(result.err().map(ByteArray::from));
             }
         }
-        if self.names.levels.len() >= self.group {
+        if self.names.values.len() >= self.group {
             self.write_group().map_err(other)?;
         }
         Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
-        if !self.names.levels.is_empty() {
+        if !self.names.values.is_empty() {
             self.write_group().map_err(other)?;
         }
         self.writer.into_inner().map_err(other).and_then(super::flush).map(drop)
@@ -116,7 +116,8 @@ impl Rows for ParquetRows {
 }
 
 /// The values of a column in one group of rows, with Dremel's levels: how much of the path to a value is there, and
-/// whether it begins a row (0) or continues the list before it (1).
+/// whether it begins a row (0) or continues the list before it (1). A column that is required has neither, one without
+/// lists only the former.
 struct Column<T: DataType> {
     values: Vec<T::T>,
     levels: Vec<i16>,
@@ -130,7 +131,7 @@ impl<T: DataType> Default for Column<T> {
 }
 
 impl<T: DataType<T: Clone>> Column<T> {
-    /// A row's value. In a column that is required it must be there.
+    /// A row's value in a column where it may be null.
     fn push(&mut self, value: Option<T::T>) {
         self.levels.push(i16::from(value.is_some()));
         self.values.extend(value);
@@ -157,7 +158,9 @@ impl<T: DataType<T: Clone>> Column<T> {
         group: &mut SerializedRowGroupWriter<'_, BufWriter<File>>,
     ) -> Result<(), ParquetError> {
         if let Some(mut column) = group.next_column()? {
-            column.typed::<T>().write_batch(&self.values, Some(&self.levels), Some(&self.repetitions))?;
+            let levels = Some(self.levels.as_slice()).filter(|levels| !levels.is_empty());
+            let repetitions = Some(self.repetitions.as_slice()).filter(|levels| !levels.is_empty());
+            column.typed::<T>().write_batch(&self.values, levels, repetitions)?;
             column.close()?;
         }
         self.values.clear();
