@@ -95,6 +95,9 @@ def compare(method, predictions, index, values, first, tied):
         for name, other in (("first", ours[0] != theirs[0]), ("five", ours != theirs)):
             counts[name] += other
             counts[f"{name}, no tie"] += other and not tie
+        if ours != theirs and not tie:
+            parts = ", ".join(f"{value:.6f}" for value in row[theirs])
+            print(f"{prediction['path']}: {prediction['predicted']} here, classes {theirs} with {parts} there")
     images = len(predictions)
     print(
         f"{method['method']:14} top-1 {method['top1']:.4f} here, {right[1] / images:.4f} there; "

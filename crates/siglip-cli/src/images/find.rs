@@ -91,8 +91,10 @@ fn add(source: &str, files: &mut Vec<PathBuf>) -> Result<(), FindError> {
         files.push(path.to_owned());
     } else if source.contains(['*', '?', '[']) {
         let before = files.len();
-        let matches =
-            glob::glob(source).map_err(|error| FindError::Pattern { pattern: source.to_owned(), error })?;
+        // As in a shell: a file that is hidden is meant only where the pattern says so.
+        let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+        let matches = glob::glob_with(source, options)
+            .map_err(|error| FindError::Pattern { pattern: source.to_owned(), error })?;
         for path in matches {
             let path =
                 path.map_err(|error| FindError::Read { path: error.path().into(), error: error.into() })?;
