@@ -11,6 +11,7 @@ mod doctor;
 mod embed;
 mod failure;
 mod load;
+mod open_files;
 mod output;
 mod serve;
 mod system;
