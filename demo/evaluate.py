@@ -4,12 +4,14 @@
     python evaluate.py WORK_DIRECTORY model --export-dir DIR
 
 Every base emoji is a category (skin tones count as one), its text is its Unicode name, and a picture counts as right
-when its own category is among the best k of all. With --export-dir the held-out pictures are also written in the
-layout of ImageNet: DIR/valid/ID/ID_1.png and DIR/LOC_synset_mapping.txt with lines `ID name, synonym, …`.
+when its own category is among the best k of all. With --export-dir the pictures are also written in the layout of
+ImageNet, as `siglip validate` reads it: the held-out ones as DIR/valid/ID/ID_1.png, those of the other hands as
+DIR/train/ID/ID_1.png, ID_2.png, …, and DIR/LOC_synset_mapping.txt with lines `ID name, synonym, …`.
 """
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -54,12 +56,19 @@ def report(title: str, image: torch.Tensor, text: torch.Tensor) -> None:
     print(f"{title:46} {n:5}  {top1:6.1%} {1 / n:6.2%}  {top5:6.1%} {5 / n:6.2%}")
 
 
-def export(folder: Path, images: list[Image.Image], shown: list[dict]) -> None:
-    """Write the pictures and the mapping of their categories as ImageNet's validation set has them."""
-    for concept, image in zip(shown, images):
-        path = folder / "valid" / concept["id"] / f"{concept['id']}_1.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
+def export(folder: Path, work: Path, images: list[Image.Image], shown: list[dict], concepts: list[dict]) -> None:
+    """Write the pictures and the mapping of their categories as ImageNet has them."""
+    rows = json.loads((work / "train.json").read_text())
+    others = zip((concepts[row["concept"]] for row in rows), map(on_white, np.load(work / "train.npy", mmap_mode="r")))
+    ids = {concept["id"] for concept in shown}
+    for split, pictures in (("valid", zip(shown, images)), ("train", others)):
+        numbers = Counter()
+        for concept, image in pictures:
+            if concept["id"] in ids:
+                numbers[concept["id"]] += 1
+                path = folder / split / concept["id"] / f"{concept['id']}_{numbers[concept['id']]}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image.save(path)
     lines = (f"{c['id']} {', '.join([c['name'], *c['synonyms']])}\n" for c in shown)
     (folder / "LOC_synset_mapping.txt").write_text("".join(lines))
 
@@ -76,7 +85,7 @@ def main() -> None:
     images = [on_white(rgba) for rgba in np.load(args.work / "heldout.npy")]
     shown = [concepts[row["concept"]] for row in rows]
     if args.export_dir:
-        export(args.export_dir, images, shown)
+        export(args.export_dir, args.work, images, shown, concepts)
 
     model = SiglipModel.from_pretrained(args.model, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(args.model)

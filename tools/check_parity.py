@@ -7,9 +7,10 @@
     python tools/check_parity.py MODEL_DIR EMBEDDINGS.npy --images FILE...
     python tools/check_parity.py MODEL_DIR EMBEDDINGS.npy --pixels PIXELS.npy   ([N, 3, H, W])
 
-EMBEDDINGS.npy is [N, D], not normalised: what `siglip embed --output` writes. Prints the lowest and the mean cosine and
-the largest difference of a value, and exits with 1 if a cosine is below --at-least. Without EMBEDDINGS.npy (give -) it
-prints nothing of that, and with --save FILE.npy it writes what transformers computes.
+With --program PROGRAM [--precision P] the embeddings are those that the program computes from the same inputs; give -
+for the file. EMBEDDINGS.npy is [N, D], not normalised: what `siglip embed --output` writes. Prints the lowest and the
+mean cosine and the largest difference of a value, and exits with 1 if a cosine is below --at-least. With neither (give
+-) it prints nothing of that, and with --save FILE.npy it writes what transformers computes.
 """
 
 import argparse
@@ -21,6 +22,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from transformers import SiglipTextConfig, SiglipTextModel, SiglipVisionConfig, SiglipVisionModel
+
+from served import Server
 
 
 def main():
@@ -35,6 +38,8 @@ def main():
     parser.add_argument("--at-least", type=float, default=0.99999)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--save", type=Path)
+    parser.add_argument("--program", type=Path)
+    parser.add_argument("--precision", default="f32")
     args = parser.parse_args()
 
     tower = "text" if args.texts or args.ids else "vision"
@@ -52,9 +57,14 @@ def main():
         expected = torch.cat([model(batch).pooler_output for batch in values.split(args.batch_size)]).numpy()
     if args.save:
         np.save(args.save, expected)
-    if args.embeddings == "-":
+    if args.program:
+        with Server(args.program, args.model, args.precision) as server:
+            ask = server.text if tower == "text" else server.vision
+            got = np.concatenate([ask(batch.numpy()) for batch in values.split(args.batch_size)])
+    elif args.embeddings == "-":
         return
-    got = np.load(args.embeddings)
+    else:
+        got = np.load(args.embeddings)
     if got.shape != expected.shape:
         sys.exit(f"{args.embeddings} has the shape {list(got.shape)}, but {list(expected.shape)} was expected")
     cosines = (normalized(got) * normalized(expected)).sum(axis=1)

@@ -11,6 +11,10 @@ use siglip::engine::{Precision, Tower};
 use siglip_cpu::Isa;
 use siglip_server::{Compat, ModelControl};
 
+use crate::classify::ClassifyArgs;
+use crate::embed::EmbedArgs;
+use crate::validate::ValidateArgs;
+
 /// SigLIP embeddings from one program.
 #[derive(Debug, Parser)]
 #[command(name = "siglip", version, propagate_version = true, max_term_width = 100)]
@@ -31,8 +35,18 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve embeddings over the KServe v2 protocol, as Triton does.
     Serve(ServeArgs),
-    /// Embed the lines of a text into a .npy, .parquet or .jsonl file.
+    /// Embed the lines of a text, or images, into a .npy, .parquet or .jsonl file.
     Embed(EmbedArgs),
+    /// Score labels for images: how likely each describes each image.
+    Classify(ClassifyArgs),
+    /// Measure how well a model names images: ImageNet's layout, the original's validation.
+    Validate(ValidateArgs),
+    /// Fetch a model from the Hugging Face Hub into the cache that Python's tools share.
+    ///
+    /// Prints the model's folder. What is in the cache is not fetched again, and a fetch that was cut goes on where it
+    /// ended. HF_HOME or HF_HUB_CACHE say where the cache is, HF_TOKEN (or `hf auth login`) opens gated models,
+    /// HF_ENDPOINT names a mirror, and with HF_HUB_OFFLINE=1 nothing is fetched.
+    Fetch(FetchArgs),
     /// Measure how fast this machine embeds, beside its own matrix peak.
     Bench(BenchArgs),
     /// Say what this machine can do: instruction sets, measured peaks, memory.
@@ -42,8 +56,10 @@ pub(crate) enum Command {
 /// Which model.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ModelArgs {
-    /// A folder in the Hub's layout: config.json, model.safetensors, spiece.model or tokenizer.json.
-    #[arg(long, env = "SIGLIP_MODEL", value_name = "DIR")]
+    /// A folder in the Hub's layout (config.json, model.safetensors, spiece.model or tokenizer.json), or a model's name
+    /// on the Hub, which is fetched unless the cache has it; `name@revision` for another revision than main. By default
+    /// google/siglip-so400m-patch14-384.
+    #[arg(long, env = "SIGLIP_MODEL", value_name = "HUB_ID|DIR")]
     pub(crate) model: Option<PathBuf>,
     /// The small model that is embedded in the program: to try everything without a download.
     #[arg(long, env = "SIGLIP_DEMO", conflicts_with = "model")]
@@ -53,9 +69,11 @@ pub(crate) struct ModelArgs {
 /// Which models to serve.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServedModelArgs {
-    /// A folder in the Hub's layout: config.json, model.safetensors, spiece.model or tokenizer.json. May be given
-    /// several times, or several with commas between them: the first is the default, and the parameter `embed_model` of a request names another.
-    #[arg(long, env = "SIGLIP_MODEL", value_name = "DIR", value_delimiter = ',')]
+    /// A folder in the Hub's layout (config.json, model.safetensors, spiece.model or tokenizer.json), or a model's name
+    /// on the Hub, which is fetched unless the cache has it; `name@revision` for another revision than main. May be
+    /// given several times, or several with commas between them: the first is the default, and the parameter
+    /// `embed_model` of a request names another. By default google/siglip-so400m-patch14-384.
+    #[arg(long, env = "SIGLIP_MODEL", value_name = "HUB_ID|DIR", value_delimiter = ',')]
     pub(crate) model: Vec<PathBuf>,
     /// The small model that is embedded in the program: to try everything without a download.
     #[arg(long, env = "SIGLIP_DEMO", conflicts_with = "model")]
@@ -123,6 +141,24 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SIGLIP_MAX_QUEUE_SIZE", default_value_t = 1024, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_queue_size: u32,
+    /// Levels of priority that a request may ask for with the parameter `priority`, of which 1 is served first; 0 to
+    /// treat all alike.
+    #[arg(long, env = "SIGLIP_PRIORITY_LEVELS", default_value_t = 0, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub(crate) priority_levels: u32,
+    /// How long a request may wait for its batch before it is answered with an error, in microseconds; 0 for as long as
+    /// it takes.
+    #[arg(long, env = "SIGLIP_QUEUE_TIMEOUT_US", default_value_t = 0, value_name = "MICROSECONDS",
+          value_parser = clap::value_parser!(u64).range(..=86_400_000_000))]
+    pub(crate) queue_timeout_us: u64,
+    /// Let requests say how long they wait, with the parameter `timeout` in microseconds.
+    #[arg(long, env = "SIGLIP_ALLOW_TIMEOUT_OVERRIDE")]
+    pub(crate) allow_timeout_override: bool,
+    /// What may be kept of results, so that a text that comes again is not computed again, in megabytes for each model;
+    /// 0 to keep none.
+    #[arg(long, env = "SIGLIP_CACHE_SIZE", default_value_t = 0, value_name = "MB",
+          value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub(crate) cache_size: u32,
     /// The largest request body in megabytes, before and after decompression.
     #[arg(long, env = "SIGLIP_MAX_BODY_MB", default_value_t = 256, value_name = "MB",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -148,30 +184,22 @@ pub(crate) struct ServeArgs {
     pub(crate) shutdown_grace: u64,
 }
 
-/// Options of `siglip embed`.
+/// Options of `siglip fetch`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct EmbedArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    /// The texts, one a line, in UTF-8; `-` for standard input.
-    #[arg(long, env = "SIGLIP_TEXT", value_name = "FILE|-")]
-    pub(crate) text: PathBuf,
-    /// The file to write: .npy (f32, [lines, D]), .parquet (text, embedding) or .jsonl. It appears under this name only
-    /// when it is whole.
-    #[arg(long, short, env = "SIGLIP_OUTPUT", value_name = "FILE")]
-    pub(crate) output: PathBuf,
-    /// Rows of one batch.
-    #[arg(long, env = "SIGLIP_BATCH_SIZE", default_value_t = 32, value_name = "N",
-          value_parser = clap::value_parser!(u16).range(1..=512))]
-    pub(crate) batch_size: u16,
-    /// Cut texts that are longer than the model's context instead of stopping with an error.
-    #[arg(long, env = "SIGLIP_TRUNCATE")]
-    pub(crate) truncate: bool,
-    /// Scale every embedding to length 1, so that a dot product is a cosine.
-    #[arg(long, env = "SIGLIP_NORMALIZE")]
-    pub(crate) normalize: bool,
+pub(crate) struct FetchArgs {
+    /// The model's name on the Hub, e.g. google/siglip-base-patch16-224.
+    #[arg(value_name = "HUB_ID")]
+    pub(crate) id: String,
+    /// What to fetch: `both` is the whole model as the Hub holds it. For one tower only the bytes of its tensors are
+    /// fetched, about half, into a folder beside the snapshots; --model with the model's name finds it there.
+    #[arg(long, env = "SIGLIP_TOWER", value_enum, default_value_t = FetchTower::Both)]
+    pub(crate) tower: FetchTower,
+    /// A branch, a tag or a commit.
+    #[arg(long, env = "SIGLIP_REVISION", default_value = siglip::hub::Repo::MAIN)]
+    pub(crate) revision: String,
+    /// The Hub's address. By default HF_ENDPOINT, or else https://huggingface.co.
+    #[arg(long, env = "SIGLIP_ENDPOINT", value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
 }
 
 /// Options of `siglip bench`.
@@ -252,6 +280,14 @@ impl PrecisionArg {
 pub(crate) enum TowerArg {
     Text,
     Vision,
+}
+
+/// What `siglip fetch` fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FetchTower {
+    Text,
+    Vision,
+    Both,
 }
 
 impl From<TowerArg> for Tower {

@@ -21,8 +21,9 @@ use crate::args::Cli;
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut typed: Vec<OsString> = args.into_iter().collect();
     let mut command = Cli::command();
-    // A file may set what is required, so what is missing is only known after it was read.
-    let first = command.clone().mut_subcommands(|sub| sub.mut_args(|arg| arg.required(false)));
+    // A file may set an option that is required, so what is missing is only known after it was read.
+    let optional = |arg: Arg| if arg.is_positional() { arg } else { arg.required(false) };
+    let first = command.clone().mut_subcommands(|sub| sub.mut_args(optional));
     let matches = first.ignore_errors(false).try_get_matches_from(&typed)?;
 
     let file = matches.subcommand().and_then(|(_, sub)| sub.get_one::<PathBuf>("config"));

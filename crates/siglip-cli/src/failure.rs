@@ -4,24 +4,27 @@ use std::io;
 use std::path::PathBuf;
 
 use siglip::engine::{EngineError, Tower};
+use siglip::hub::HubError;
+use siglip::knn::KnnError;
 use siglip::model::ModelError;
 use siglip::preprocessor::PreprocessorError;
 use siglip::tokenizer::TokenizeError;
 use siglip_cpu::BuildError;
 use siglip_server::ServeError;
 
+use crate::images::FindError;
+use crate::prompts::PromptError;
+use crate::store::StoreError;
+use crate::validate::DatasetError;
+
 /// Every way to fail, each one sentence for the user.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error(
-        "no model is named: give --model DIR, a folder in the Hub's layout, or --demo for the model in this program"
-    )]
-    NoModel,
     #[error("this version computes on the CPU only: --device takes auto or cpu")]
     NoCuda,
     #[error(
-        "`{}` is not a folder: --model takes one in the Hub's layout (config.json, model.safetensors, spiece.model); \
-         this version does not download", .0.display()
+        "`{}` is not a folder, and no model's name on the Hub either: --model takes a folder in the Hub's layout \
+         (config.json, model.safetensors, spiece.model), or a name such as google/siglip-base-patch16-224", .0.display()
     )]
     NotAFolder(PathBuf),
     #[error("the output `{}` must end in .npy, .parquet or .jsonl", .0.display())]
@@ -30,6 +33,30 @@ pub(crate) enum Failure {
     NoTower { model: String, tower: Tower, missing: String },
     #[error("the model `{model}` has no tokenizer: {missing}")]
     NoTokenizer { model: String, missing: String },
+    #[error("the model `{model}` takes no image files: {missing}")]
+    NoImages { model: String, missing: String },
+    #[error("{0}")]
+    Usage(&'static str),
+    #[error("the model `{model}` gives no scores: {missing}")]
+    NoScores { model: String, missing: String },
+    #[error("`{text}`: {error}; shorten it, or give --truncate to have long texts cut")]
+    LabelTooLong { text: String, error: TokenizeError },
+    #[error("interrupted after {done} of {total} images")]
+    Stopped { done: usize, total: usize },
+    #[error("{}: {error}", path.display())]
+    BadImage { path: PathBuf, error: String },
+    #[error("none of the {0} images could be embedded")]
+    NoneEmbedded(usize),
+    #[error(
+        "interrupted: {} was not written; {done} of {total} images are kept in {}, and the same command goes on from \
+         there", output.display(), partial.display()
+    )]
+    Kept { output: PathBuf, done: usize, total: usize, partial: PathBuf },
+    #[error(
+        "{} cannot be continued: {error}; give the options of that run, or delete the file to start over",
+        path.display()
+    )]
+    Partial { path: PathBuf, error: StoreError },
     #[error("line {line} of {input}: {error}; shorten it, or give --truncate to have long lines cut")]
     TooLong { input: String, line: u64, error: TokenizeError },
     #[error("line {line} of {input} is not UTF-8")]
@@ -44,10 +71,24 @@ pub(crate) enum Failure {
     Interrupted(PathBuf),
     #[error("the system refuses {what}: {error}")]
     System { what: &'static str, error: io::Error },
+    #[error(
+        "no model is named, so {model} is meant: {error}; --model names another, --demo the model in this program"
+    )]
+    DefaultModel { model: &'static str, error: Box<Failure> },
+    #[error(transparent)]
+    Hub(#[from] HubError),
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
     Preprocessor(#[from] PreprocessorError),
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    #[error(transparent)]
+    Neighbours(#[from] KnnError),
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    #[error(transparent)]
+    Find(#[from] FindError),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
@@ -60,7 +101,9 @@ impl Failure {
     /// 2 where the command line was wrong, 1 where the work failed.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::NoModel | Failure::NoCuda | Failure::OutputFormat(_) => 2,
+            Failure::Usage(_) => 2,
+            Failure::Prompt(error) if !matches!(error, PromptError::Read { .. }) => 2,
+            Failure::NoCuda | Failure::OutputFormat(_) | Failure::Hub(HubError::Name { .. }) => 2,
             Failure::Build(BuildError::Precision { .. } | BuildError::Isa { .. }) => 2,
             _ => 1,
         }

@@ -9,14 +9,24 @@ use siglip_cpu::{Options, Pool, available_threads};
 use crate::args::{Device, EngineArgs, ModelArgs};
 use crate::demo;
 use crate::failure::Failure;
+use crate::fetch;
+
+/// The model that is meant when none is named.
+const DEFAULT_MODEL: &str = "google/siglip-so400m-patch14-384";
 
 /// Opens the model that the options name.
 pub(crate) fn model(args: &ModelArgs) -> Result<Model, Failure> {
     let model = match &args.model {
         _ if args.demo => Model::from_static(demo::FILES)?,
         Some(dir) if dir.is_dir() => Model::open(dir)?,
-        Some(dir) => return Err(Failure::NotAFolder(dir.clone())),
-        None => return Err(Failure::NoModel),
+        Some(name) => match name.to_str().and_then(|name| name.parse().ok()) {
+            Some(repo) => fetch::model(&repo)?,
+            None => return Err(Failure::NotAFolder(name.clone())),
+        },
+        None => {
+            let model = DEFAULT_MODEL.parse().map_err(Failure::from).and_then(|repo| fetch::model(&repo));
+            model.map_err(|error| Failure::DefaultModel { model: DEFAULT_MODEL, error: Box::new(error) })?
+        }
     };
     for missing in &model.missing {
         tracing::info!("{}: {missing}", model.name);
@@ -48,13 +58,12 @@ pub(crate) fn engine(model: &Model, tower: Tower, options: &Options) -> Result<B
     let engine = match (tower, &model.text, &model.vision) {
         (Tower::Text, Some(weights), _) => siglip_cpu::text_engine(weights, options)?,
         (Tower::Vision, _, Some(weights)) => siglip_cpu::vision_engine(weights, options)?,
-        _ => {
-            return Err(Failure::NoTower {
-                model: model.name.clone(),
-                tower,
-                missing: model.missing.join(" "),
-            });
-        }
+        _ => return Err(no_tower(model, tower)),
     };
     Ok(engine)
+}
+
+/// The model lacks the tower.
+pub(crate) fn no_tower(model: &Model, tower: Tower) -> Failure {
+    Failure::NoTower { model: model.name.clone(), tower, missing: model.missing.join(" ") }
 }

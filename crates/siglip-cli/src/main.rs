@@ -3,20 +3,33 @@
 //! Data goes to standard output or to the file that an option names; logs and progress go to standard error. The exit
 //! code is 0 when the work is done, 1 when it failed, 2 when the command line was wrong.
 
+mod ahead;
 mod args;
 mod bench;
+mod cache;
+mod classify;
 mod config_file;
 mod demo;
 mod doctor;
 mod embed;
 mod failure;
+mod fetch;
+mod html;
+mod identity;
+mod images;
+mod interrupt;
 mod load;
+mod logging;
 mod open_files;
 mod output;
+mod progress;
+mod prompts;
 mod serve;
+mod store;
 mod system;
+mod text_embedder;
+mod validate;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use args::Command;
@@ -27,10 +40,13 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    start_logging(&cli.log);
+    let log = logging::start(&cli.log);
     let done = match cli.command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(args, log),
         Command::Embed(args) => embed::run(args),
+        Command::Classify(args) => classify::run(args),
+        Command::Validate(args) => validate::run(args),
+        Command::Fetch(args) => fetch::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     };
@@ -49,14 +65,4 @@ fn report(failure: &Failure) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "siglip: {failure}");
     }
     ExitCode::from(failure.exit_code())
-}
-
-fn start_logging(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(filter);
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(filter)
-        .with_target(false)
-        .init();
 }

@@ -9,7 +9,8 @@ use siglip::model::Model;
 use siglip::tokenizer::{TokenizeError, Tokenizer};
 use siglip_cpu::Options;
 use siglip_server::{
-    BoundServer, BuildEngine, ServedModel, ServedText, ServedVision, ServerOptions, Similarity, Tokenize,
+    BoundServer, BuildEngine, LogControl, QueuePolicy, ServedModel, ServedText, ServedVision, ServerOptions,
+    Similarity, Tokenize,
 };
 
 use crate::args::{ModelArgs, ServeArgs};
@@ -20,7 +21,7 @@ use crate::{load, open_files};
 const OTHER_FILES: u64 = 256;
 
 /// Binds the ports, loads the model, serves until SIGINT or SIGTERM.
-pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -31,7 +32,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         let engine_options = load::options(&args.engine, usize::from(args.max_batch_size))?;
         open_files::allow(u64::from(args.max_connections) + OTHER_FILES);
         // A port in use is said before a large model is loaded.
-        let server = BoundServer::bind(&server_options(&args)).await?;
+        let server = BoundServer::bind(&server_options(&args, log)).await?;
         let started = Instant::now();
         let served: Result<Vec<_>, Failure> =
             args.model.each().iter().map(|model| serve_model(model, &args, &engine_options)).collect();
@@ -48,7 +49,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     })
 }
 
-fn server_options(args: &ServeArgs) -> ServerOptions {
+fn server_options(args: &ServeArgs, log: LogControl) -> ServerOptions {
     ServerOptions {
         host: args.host,
         http_port: args.http_port,
@@ -58,9 +59,16 @@ fn server_options(args: &ServeArgs) -> ServerOptions {
         max_queue_size: args.max_queue_size as usize,
         max_body_bytes: args.max_body_mb as usize * 1_000_000,
         max_connections: args.max_connections as usize,
+        queue_policy: QueuePolicy {
+            priority_levels: args.priority_levels,
+            default_timeout: Duration::from_micros(args.queue_timeout_us),
+            allow_timeout_override: args.allow_timeout_override,
+        },
+        cache_bytes: u64::from(args.cache_size) * 1_000_000,
         shutdown_grace: Duration::from_secs(args.shutdown_grace),
         compat: args.compat.into(),
         model_control: args.model_control.into(),
+        log: Some(log),
         ..ServerOptions::default()
     }
 }
@@ -75,12 +83,14 @@ fn serve_model(model: &ModelArgs, args: &ServeArgs, options: &Options) -> Result
         let rebuild = move || load::engine(&model, tower, &options).map_err(|failure| failure.to_string());
         Ok((engine, Arc::new(rebuild)))
     };
+    // For the metrics: long enough to be right within some per cent, short enough not to be noticed.
+    let peak_flops = siglip_cpu::measure_peak(options, Duration::from_millis(20))? * 1e9;
     let text = match &model.text {
         None => None,
         Some(_) => {
             let (engine, rebuild) = build(Tower::Text)?;
             let tokenizer = model.tokenizer.clone().map(tokenize);
-            Some(ServedText { engine, rebuild: Some(rebuild), tokenizer })
+            Some(ServedText { engine, rebuild: Some(rebuild), peak_flops, tokenizer })
         }
     };
     let vision = match &model.vision {
@@ -89,7 +99,7 @@ fn serve_model(model: &ModelArgs, args: &ServeArgs, options: &Options) -> Result
             let (engine, rebuild) = build(Tower::Vision)?;
             let dims = [vision.config.num_channels, vision.config.image_size, vision.config.image_size];
             let processor = image_processor(&model, args)?;
-            Some(ServedVision { engine, rebuild: Some(rebuild), dims, processor })
+            Some(ServedVision { engine, rebuild: Some(rebuild), peak_flops, dims, processor })
         }
     };
     let similarity = model.logit_scale.zip(model.logit_bias);

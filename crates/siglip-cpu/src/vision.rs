@@ -10,7 +10,7 @@ use crate::build::{BuildError, Options};
 use crate::encoder::{Encoder, Heads, Outputs, PackedNorm, Phases, Scratch, Shape, padded};
 use crate::kernels::Kernels;
 use crate::linear::{Layer, Target};
-use crate::pack::{Columns, Packed};
+use crate::pack::Packed;
 use crate::path::Element;
 use crate::profile::{Kind, Profile};
 use crate::tower;
@@ -239,18 +239,17 @@ impl<P: Kernels> Pooling<P> {
         let hidden = probe.len();
         let mut row = vec![0.0; hidden];
         let mut bias = vec![0.0; hidden];
-        head.in_proj.bias.copy_f32(0, &mut bias);
+        head.q.bias.copy_f32(0, &mut bias);
         // One value more than the head dims need, for paths that read values in pairs.
         let mut query = vec![P::Inner::default(); padded(hidden + 1)];
         for (i, (query, bias)) in query.iter_mut().zip(bias).enumerate() {
-            head.in_proj.weight.copy_f32(i * hidden, &mut row);
+            head.q.weight.copy_f32(i * hidden, &mut row);
             let sum: f64 = row.iter().zip(&probe).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
             *query = P::Inner::from_f32(sum as f32 + bias);
         }
-        let kv = Columns { weight: &head.in_proj.weight, bias: &head.in_proj.bias, rows: hidden..3 * hidden };
         Ok(Pooling {
             query,
-            kv: Packed::new(&[kv], threads)?,
+            kv: Packed::new(&[(&head.kv).into()], threads)?,
             out: Packed::new(&[(&head.out_proj).into()], threads)?,
             layer_norm: PackedNorm::new(&head.layer_norm)?,
             fc1: Packed::new(&[(&head.fc1).into()], threads)?,

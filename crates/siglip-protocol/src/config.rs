@@ -40,6 +40,14 @@ pub struct ConfigDetails<'a> {
     pub max_queue_delay_us: u64,
     /// The bound of the queue; 0 for none.
     pub max_queue_size: usize,
+    /// Levels of priority; 0 if all requests are alike.
+    pub priority_levels: u32,
+    /// The level of requests that ask for none.
+    pub default_priority_level: u32,
+    /// How long a request may wait, in microseconds; 0 for as long as it takes.
+    pub default_timeout_us: u64,
+    /// Whether requests may say how long they wait.
+    pub allow_timeout_override: bool,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -135,8 +143,8 @@ impl<'a> ModelConfig<'a> {
         let max_queue_size = details.max_queue_size;
         let policy = QueuePolicy {
             timeout_action: "REJECT",
-            default_timeout_microseconds: 0,
-            allow_timeout_override: false,
+            default_timeout_microseconds: details.default_timeout_us,
+            allow_timeout_override: details.allow_timeout_override,
             max_queue_size,
         };
         ModelConfig {
@@ -161,8 +169,8 @@ impl<'a> ModelConfig<'a> {
                 preferred_batch_size: [spec.max_batch_size],
                 max_queue_delay_microseconds: details.max_queue_delay_us,
                 preserve_ordering: false,
-                priority_levels: 0,
-                default_priority_level: 0,
+                priority_levels: details.priority_levels,
+                default_priority_level: details.default_priority_level,
                 default_queue_policy: (max_queue_size > 0).then_some(policy),
                 priority_queue_policy: Map::new(),
             },

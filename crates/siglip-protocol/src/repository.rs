@@ -12,6 +12,6 @@ pub struct IndexEntry<'a> {
     /// `READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`.
     pub state: &'a str,
     /// Why it is not ready.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub reason: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }

@@ -6,6 +6,7 @@ use crate::error::RequestError;
 use crate::response::OutputForm;
 use crate::tensor::InputTensor;
 
+mod generate;
 mod json;
 
 /// An inference request, understood but not yet checked against the model that it is for.
@@ -19,6 +20,10 @@ pub struct InferRequest {
     pub inputs: Vec<InputTensor>,
     /// The outputs that are asked for; all, if the list is empty.
     pub outputs: Vec<OutputRequest>,
+    /// The level in the queue that is asked for, 1 for the highest; 0 for the usual one.
+    pub priority: u64,
+    /// How long the request may wait for its batch, in microseconds; 0 for as long as the server has it.
+    pub timeout_us: u64,
     /// The form of outputs that are not in [`InferRequest::outputs`].
     pub default_form: OutputForm,
     /// Whether the body was one bare tensor, whose name, type and shape are the model's to say.

@@ -172,6 +172,29 @@ impl InferResponse<'_> {
         Encoded { body, header_length }
     }
 
+    /// Writes the reply to a `generate` request: one flat object.
+    pub fn encode_generate(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(256 + self.data.byte_size() / 4 * 11);
+        body.push(b'{');
+        write_string(&mut body, self.output);
+        // A single value is no list.
+        let list = self.shape.iter().product::<usize>() != 1;
+        body.extend_from_slice(if list { b":[" } else { b":" });
+        self.data.append_json(&mut body);
+        if list {
+            body.push(b']');
+        }
+        let fields = [("id", self.id), ("model_name", self.model), ("model_version", self.version)];
+        for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
+            body.push(b',');
+            write_string(&mut body, name);
+            body.push(b':');
+            write_string(&mut body, value);
+        }
+        body.push(b'}');
+        body
+    }
+
     fn write_classes(&self, body: &mut Vec<u8>, binary: &mut Vec<u8>, classes: usize, form: OutputForm) {
         let columns = self.columns();
         let classes = classes.min(columns);

@@ -48,9 +48,9 @@ pub struct InferenceStatistics {
     pub compute_infer: DurationStatistics,
     /// Handing out the outputs of a batch.
     pub compute_output: DurationStatistics,
-    /// There is no cache.
+    /// Requests that the cache answered, and the time that it took to look.
     pub cache_hit: DurationStatistics,
-    /// There is no cache.
+    /// Requests that it did not answer, or not all of it.
     pub cache_miss: DurationStatistics,
 }
 

@@ -6,6 +6,7 @@ use siglip::engine::{Engine, EngineInfo, Tower};
 use siglip::image::ImageProcessor;
 
 use crate::batcher::{Batcher, BatcherOptions};
+use crate::cache::EmbeddingCache;
 use crate::error::{LoadError, ServeError};
 use crate::labels::LabelCache;
 use crate::options::ServerOptions;
@@ -22,6 +23,9 @@ pub(crate) struct Catalogue {
     pub(crate) models: Vec<CatalogueModel>,
 }
 
+/// Embeddings by their token ids.
+type ResultCache = EmbeddingCache<Box<[u32]>>;
+
 /// A model.
 pub(crate) struct CatalogueModel {
     /// Its own name, and the short one if that has a part before a slash.
@@ -34,6 +38,7 @@ pub(crate) struct CatalogueModel {
 
 struct TextLine {
     line: Line,
+    cache: Option<Arc<ResultCache>>,
     tokenizer: Option<Arc<dyn Tokenize>>,
     pool: Arc<PreparationPool>,
 }
@@ -49,6 +54,8 @@ struct VisionLine {
 #[derive(Clone)]
 pub(crate) struct TextTower {
     pub(crate) batcher: Arc<Batcher>,
+    /// What was computed before, if it is kept.
+    pub(crate) cache: Option<Arc<ResultCache>>,
     pub(crate) tokenizer: Option<Arc<dyn Tokenize>>,
     pub(crate) pool: Arc<PreparationPool>,
 }
@@ -99,19 +106,22 @@ impl CatalogueModel {
         let ServedModel { name, text, vision, similarity } = model;
         let text = match text {
             None => None,
-            Some(ServedText { engine, rebuild, tokenizer }) => {
+            Some(ServedText { engine, rebuild, peak_flops, tokenizer }) => {
                 check_engine(engine.info(), Tower::Text, &name, None)?;
-                Some(TextLine { line: Line::start(engine, rebuild, options)?, tokenizer, pool: pool.clone() })
+                let line = Line::start(engine, (rebuild, peak_flops), options)?;
+                let cache = (options.cache_bytes > 0)
+                    .then(|| Arc::new(ResultCache::new(options.cache_bytes, |ids| ids.len() * 4)));
+                Some(TextLine { line, cache, tokenizer, pool: pool.clone() })
             }
         };
         let vision = match vision {
             None => None,
-            Some(ServedVision { engine, rebuild, dims, processor }) => {
+            Some(ServedVision { engine, rebuild, peak_flops, dims, processor }) => {
                 check_engine(engine.info(), Tower::Vision, &name, Some(dims))?;
                 if let Some(processor) = &processor {
                     check_processor(processor, dims, &name)?;
                 }
-                let line = Line::start(engine, rebuild, options)?;
+                let line = Line::start(engine, (rebuild, peak_flops), options)?;
                 Some(VisionLine { line, dims, processor: processor.map(Arc::new), pool: pool.clone() })
             }
         };
@@ -152,8 +162,10 @@ impl CatalogueModel {
 
     /// The text tower, loaded if it is not.
     pub(crate) fn text(&self) -> Result<TextTower, LoadError> {
-        let TextLine { line, tokenizer, pool } = self.text.as_ref().ok_or(LoadError::NoTower(Tower::Text))?;
-        Ok(TextTower { batcher: line.load()?, tokenizer: tokenizer.clone(), pool: pool.clone() })
+        let TextLine { line, cache, tokenizer, pool } =
+            self.text.as_ref().ok_or(LoadError::NoTower(Tower::Text))?;
+        let (cache, tokenizer, pool) = (cache.clone(), tokenizer.clone(), pool.clone());
+        Ok(TextTower { batcher: line.load()?, cache, tokenizer, pool })
     }
 
     /// The image tower, loaded if it is not.
@@ -186,12 +198,15 @@ enum Kept {
 impl Line {
     fn start(
         engine: Box<dyn Engine>,
-        rebuild: Option<BuildEngine>,
+        (rebuild, peak_flops): (Option<BuildEngine>, f64),
         options: &ServerOptions,
     ) -> Result<Self, ServeError> {
         let options = BatcherOptions {
             max_queue_delay: options.max_queue_delay,
             max_queue_size: options.max_queue_size,
+            policy: options.queue_policy,
+            canary_interval: options.canary_interval,
+            peak_flops,
         };
         let batcher = Batcher::start(engine, options).map_err(ServeError::Thread)?;
         // Until the endpoints are there, and for good if it could not be built again.

@@ -21,6 +21,7 @@ pub(crate) fn metadata(endpoint: &Endpoint) -> ModelMetadata<'_> {
 }
 
 pub(crate) fn config<'a>(state: &ServerState, endpoint: &'a Endpoint) -> ModelConfig<'a> {
+    let policy = state.options.queue_policy;
     let delay = state.options.max_queue_delay.as_micros();
     let gpu = endpoint.batcher().is_some_and(|batcher| batcher.info().device.starts_with("cuda"));
     let details = ConfigDetails {
@@ -28,6 +29,10 @@ pub(crate) fn config<'a>(state: &ServerState, endpoint: &'a Endpoint) -> ModelCo
         gpu,
         max_queue_delay_us: u64::try_from(delay).unwrap_or(u64::MAX),
         max_queue_size: state.options.max_queue_size,
+        priority_levels: policy.priority_levels,
+        default_priority_level: policy.default_priority_level(),
+        default_timeout_us: u64::try_from(policy.default_timeout.as_micros()).unwrap_or(u64::MAX),
+        allow_timeout_override: policy.allow_timeout_override,
     };
     ModelConfig::of(endpoint.spec(), &details)
 }
@@ -38,9 +43,9 @@ pub(crate) fn statistics(endpoint: &Endpoint) -> ModelStatistics {
 
 /// The repository's index, or its part that is ready.
 pub(crate) fn index(state: &ServerState, ready_only: bool) -> impl Iterator<Item = IndexEntry<'static>> {
-    let listed = state.registry.list().into_iter().filter(move |listed| listed.ready || !ready_only);
-    listed.map(|Listed { name, ready }| {
-        let (state, reason) = if ready { ("READY", "") } else { ("UNAVAILABLE", "unloaded") };
-        IndexEntry { name, version: VERSION, state, reason }
+    let listed = state.registry.list().into_iter();
+    listed.filter(move |listed| listed.reason.is_none() || !ready_only).map(|Listed { name, reason }| {
+        let state = if reason.is_none() { "READY" } else { "UNAVAILABLE" };
+        IndexEntry { name, version: VERSION, state, reason: reason.unwrap_or_default() }
     })
 }

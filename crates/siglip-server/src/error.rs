@@ -175,6 +175,8 @@ pub(crate) enum InferError {
     ParameterType { name: &'static str, expected: &'static str },
     #[error("parameter 'embed_model' is '{got}', which is not served here; it can be {}", served.join(", "))]
     EmbedModel { got: String, served: Vec<String> },
+    #[error("the model is not ready: {0}")]
+    NotReady(String),
     #[error("preparing the request failed; the server's log has the reason")]
     Preparation,
     #[error("[request id: {}] {error}", if id.is_empty() { "<id_unknown>" } else { id })]
@@ -207,6 +209,7 @@ impl InferError {
                 TokenizeError::TooLong { .. } => Code::InvalidArgument,
                 TokenizeError::Other(_) => Code::Internal,
             },
+            InferError::NotReady(_) => Code::Unavailable,
             InferError::Preparation => Code::Internal,
             InferError::Refused { error, .. } | InferError::Batch(error) => error.code(),
         }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod batcher;
+mod cache;
 mod catalogue;
 mod control;
 mod describe;
@@ -21,6 +22,7 @@ mod http;
 mod infer;
 mod labels;
 mod listener;
+mod machine;
 mod metrics;
 mod options;
 mod pace;
@@ -35,7 +37,7 @@ mod statistics;
 mod tokenize;
 
 pub use error::ServeError;
-pub use options::{Compat, ModelControl, ServerOptions};
+pub use options::{Compat, LogControl, ModelControl, QueuePolicy, ServerOptions};
 pub use served::{BuildEngine, ServedModel, ServedText, ServedVision, Similarity};
 pub use server::BoundServer;
 pub use tokenize::{Tokenize, TokenizeError};

@@ -1,11 +1,16 @@
 //! The metrics, as Prometheus reads them.
 
 use std::fmt::{Display, Write};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use siglip::engine::Tower;
 use siglip_protocol::statistics::ModelStatistics;
 
+use crate::batcher::{Batcher, Gauges};
+use crate::machine::Machine;
 use crate::registry::{Registry, VERSION};
+use crate::state::ServerState;
 use crate::statistics::{Snapshot, micros};
 
 /// A metric of Triton's that has one number a model: its name, its help, its type and where the number is.
@@ -57,7 +62,8 @@ const MODEL_METRICS: [ModelMetric; 7] = [
 ];
 
 /// Writes all metrics: Triton's under its names, and ours.
-pub(crate) fn render(registry: &Registry) -> String {
+pub(crate) fn render(state: &ServerState) -> String {
+    let registry = &state.registry;
     let mut text = Text(String::with_capacity(8192));
     let endpoints = registry.endpoints();
     let models: Vec<(Snapshot, u64)> = endpoints
@@ -68,6 +74,10 @@ pub(crate) fn render(registry: &Registry) -> String {
         })
         .collect();
     triton_metrics(&mut text, &models);
+    if state.options.cache_bytes > 0 {
+        cache_metrics(&mut text, &models);
+    }
+    machine_metrics(&mut text, &state.machine);
     batcher_metrics(&mut text, registry);
 
     text.head(
@@ -114,12 +124,59 @@ fn triton_metrics(text: &mut Text, models: &[(Snapshot, u64)]) {
     }
 }
 
+/// Triton shows these where its response cache is on.
+fn cache_metrics(text: &mut Text, models: &[(Snapshot, u64)]) {
+    type Value = fn(&ModelStatistics) -> u64;
+    let metrics: [(&str, &str, &str, Value); 4] = [
+        ("nv_cache_num_hits_per_model", "Number of cache hits per model", "counter", |statistics| {
+            statistics.inference_stats.cache_hit.count
+        }),
+        ("nv_cache_num_misses_per_model", "Number of cache misses per model", "counter", |statistics| {
+            statistics.inference_stats.cache_miss.count
+        }),
+        (
+            "nv_cache_hit_duration_per_model",
+            "Total cache hit duration per model, in microseconds",
+            "counter",
+            |statistics| micros(&statistics.inference_stats.cache_hit),
+        ),
+        (
+            "nv_cache_miss_duration_per_model",
+            "Total cache miss duration per model, in microseconds",
+            "counter",
+            |statistics| micros(&statistics.inference_stats.cache_miss),
+        ),
+    ];
+    for (name, help, kind, value) in metrics {
+        text.head(name, help, kind);
+        for (Snapshot { statistics, .. }, _) in models {
+            let labels = format!("model=\"{}\",version=\"{}\"", statistics.name, statistics.version);
+            text.sample(name, &labels, value(statistics));
+        }
+    }
+}
+
+fn machine_metrics(text: &mut Text, machine: &Machine) {
+    let mut gauge = |name: &str, help: &str, value: &dyn Display| {
+        text.head(name, help, "gauge");
+        text.plain_sample(name, value);
+    };
+    // There is no pool: outputs go to the sockets as they are.
+    gauge("nv_pinned_memory_pool_total_bytes", "Pinned memory pool total memory size, in bytes", &0);
+    gauge("nv_pinned_memory_pool_used_bytes", "Pinned memory pool used memory size, in bytes", &0);
+    if let Some(load) = machine.load() {
+        gauge("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]", &load.cpu_utilization);
+        gauge("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", &load.memory_total);
+        gauge("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", &load.memory_used);
+    }
+}
+
 fn batcher_metrics(text: &mut Text, registry: &Registry) {
     let batchers: Vec<_> = registry
         .batchers()
         .map(|(model, batcher)| (format!("model=\"{model}\",tower=\"{}\"", batcher.info().tower), batcher))
         .collect();
-    let mut all = |name: &str, help: &str, kind: &str, value: &dyn Fn(&crate::batcher::Gauges) -> u64| {
+    let mut all = |name: &str, help: &str, kind: &str, value: &dyn Fn(&Gauges) -> u64| {
         text.head(name, help, kind);
         for (labels, batcher) in &batchers {
             text.sample(name, labels, value(batcher.gauges()));
@@ -141,12 +198,65 @@ fn batcher_metrics(text: &mut Text, registry: &Registry) {
         "counter",
         &|gauges| gauges.cancelled.load(Ordering::Relaxed),
     );
+    all(
+        "siglip_requests_timed_out_total",
+        "Requests that waited longer than their timeout or the server's",
+        "counter",
+        &|gauges| gauges.timed_out.load(Ordering::Relaxed),
+    );
     all("siglip_engine_panics_total", "Batches during which the engine panicked", "counter", &|gauges| {
         gauges.panics.load(Ordering::Relaxed)
     });
+    all("siglip_rows_computed_total", "Rows that the engine computed", "counter", &|gauges| {
+        gauges.computed_rows.load(Ordering::Relaxed)
+    });
+    all(
+        "siglip_rows_repeated_total",
+        "Rows that were not computed because the same ones were, in the same batch",
+        "counter",
+        &|gauges| gauges.repeated_rows.load(Ordering::Relaxed),
+    );
+    engine_metrics(text, &batchers);
     text.head("siglip_batch_size", "Rows of the batches that were computed", "histogram");
     for (labels, batcher) in &batchers {
         text.histogram("siglip_batch_size", labels, batcher.gauges().batch_rows.snapshot());
+    }
+}
+
+/// What the engines do, and how near that is to what they could.
+fn engine_metrics(text: &mut Text, batchers: &[(String, Arc<Batcher>)]) {
+    let busy = |batcher: &Batcher| batcher.gauges().busy_us.load(Ordering::Relaxed) as f64 / 1e6;
+    let rows = |batcher: &Batcher| batcher.gauges().computed_rows.load(Ordering::Relaxed) as f64;
+    let name = "siglip_engine_busy_seconds_total";
+    text.head(name, "Time that the engine spent on batches", "counter");
+    for (labels, batcher) in batchers {
+        text.sample(name, labels, busy(batcher));
+    }
+    let name = "siglip_engine_flop_total";
+    text.head(name, "Floating-point operations of the rows that were computed", "counter");
+    for (labels, batcher) in batchers {
+        text.sample(name, labels, rows(batcher) * batcher.info().flop_per_item);
+    }
+    let name = "siglip_tokens_total";
+    text.head(name, "Token ids that were computed, padding included", "counter");
+    for (labels, batcher) in batchers.iter().filter(|(_, batcher)| batcher.info().tower == Tower::Text) {
+        text.sample(name, labels, rows(batcher) * batcher.info().input_len as f64);
+    }
+    let name = "siglip_engine_peak_flops";
+    text.head(
+        name,
+        "The machine's matrix peak at the engine's precision, measured at start; 0 if it was not",
+        "gauge",
+    );
+    for (labels, batcher) in batchers {
+        text.sample(name, labels, batcher.peak_flops());
+    }
+    let name = "siglip_engine_fraction_of_peak";
+    text.head(name, "Operations over the peak's, for the time that the engine was busy", "gauge");
+    for (labels, batcher) in batchers {
+        let most = busy(batcher) * batcher.peak_flops();
+        let fraction = if most > 0.0 { rows(batcher) * batcher.info().flop_per_item / most } else { 0.0 };
+        text.sample(name, labels, fraction);
     }
 }
 
@@ -160,6 +270,10 @@ impl Text {
 
     fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
         let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
+    }
+
+    fn plain_sample(&mut self, name: &str, value: &dyn Display) {
+        let _ = writeln!(self.0, "{name} {value}");
     }
 
     fn histogram(&mut self, name: &str, labels: &str, values: (Vec<(f64, u64)>, u64, f64)) {

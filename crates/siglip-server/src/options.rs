@@ -1,5 +1,7 @@
 //! How the server is set up.
 
+pub use crate::batcher::QueuePolicy;
+pub use crate::settings::LogControl;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -19,6 +21,10 @@ pub struct ServerOptions {
     pub max_queue_delay: Duration,
     /// The most rows that wait in a tower's queue; a request that would make it more is refused at once.
     pub max_queue_size: usize,
+    /// How requests wait.
+    pub queue_policy: QueuePolicy,
+    /// What each text tower's cache of results may take, in bytes; 0 for no cache.
+    pub cache_bytes: u64,
     /// How long the server goes on, once told to stop, to finish what it took in.
     pub shutdown_grace: Duration,
     /// The largest body of a request, before and after decompression.
@@ -32,10 +38,16 @@ pub struct ServerOptions {
     pub body_timeout: Duration,
     /// Threads that tokenise texts, and decode and resize images.
     pub preparation_threads: usize,
+    /// How often an idle engine is asked something whose answer is known, to see that it still knows it; zero for never.
+    pub canary_interval: Duration,
+    /// How long requests may wait with no batch ending before the server says that it is not alive.
+    pub stuck_after: Duration,
     /// The form in which endpoints of two generations are shown.
     pub compat: Compat,
     /// Who says which models are loaded.
     pub model_control: ModelControl,
+    /// What changes the log's level when a client asks for it; without it, such settings are kept and mean nothing.
+    pub log: Option<LogControl>,
 }
 
 /// Which generation's form the metadata of `siglip_text` and `siglip_vision` show. Both take either form's input.
@@ -67,6 +79,8 @@ impl Default for ServerOptions {
             metrics_port: 8002,
             max_queue_delay: Duration::ZERO,
             max_queue_size: 1024,
+            queue_policy: QueuePolicy::default(),
+            cache_bytes: 0,
             shutdown_grace: Duration::from_secs(30),
             // A full batch of images at 384 pixels is 57 MB in binary and three times that in JSON.
             max_body_bytes: 256 << 20,
@@ -74,8 +88,11 @@ impl Default for ServerOptions {
             header_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
             preparation_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            canary_interval: Duration::from_secs(600),
+            stuck_after: Duration::from_secs(300),
             compat: Compat::default(),
             model_control: ModelControl::default(),
+            log: None,
         }
     }
 }

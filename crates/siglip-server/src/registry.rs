@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::sync::{PoisonError, RwLockReadGuard};
+use std::time::Duration;
 
 use crate::batcher::Batcher;
 use crate::catalogue::Catalogue;
@@ -31,7 +32,8 @@ struct Slot {
 /// A name as the repository's index shows it.
 pub(crate) struct Listed {
     pub(crate) name: &'static str,
-    pub(crate) ready: bool,
+    /// Why it is not ready, if it is not.
+    pub(crate) reason: Option<String>,
 }
 
 impl Registry {
@@ -69,9 +71,25 @@ impl Registry {
         self.slots().values().filter_map(|slot| slot.endpoint.clone()).collect()
     }
 
+    /// Whether all that is loaded can be asked.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.batchers().all(|(_, batcher)| batcher.gauges().fault().is_none())
+    }
+
+    /// Whether batches end for as long as requests wait.
+    pub(crate) fn is_live(&self, stuck_after: Duration) -> bool {
+        self.batchers().all(|(_, batcher)| !batcher.gauges().is_stuck(stuck_after))
+    }
+
     /// All names, loaded or not.
     pub(crate) fn list(&self) -> Vec<Listed> {
-        let listed = |(&name, slot): (&&'static str, &Slot)| Listed { name, ready: slot.endpoint.is_some() };
+        let listed = |(&name, slot): (&&'static str, &Slot)| {
+            let reason = match &slot.endpoint {
+                Some(endpoint) => endpoint.fault(),
+                None => Some("unloaded".to_owned()),
+            };
+            Listed { name, reason }
+        };
         self.slots().iter().map(listed).collect()
     }
 

@@ -25,6 +25,9 @@ pub struct ServedText {
     pub engine: Box<dyn Engine>,
     /// Builds the engine anew after the tower was unloaded; without it, unloading frees no memory.
     pub rebuild: Option<BuildEngine>,
+    /// What the machine can do at the engine's precision, in floating-point operations a second, for the metrics; 0 if
+    /// nobody knows.
+    pub peak_flops: f64,
     /// What makes token ids of texts; without it, clients have to.
     pub tokenizer: Option<Arc<dyn Tokenize>>,
 }
@@ -35,6 +38,9 @@ pub struct ServedVision {
     pub engine: Box<dyn Engine>,
     /// Builds the engine anew after the tower was unloaded; without it, unloading frees no memory.
     pub rebuild: Option<BuildEngine>,
+    /// What the machine can do at the engine's precision, in floating-point operations a second, for the metrics; 0 if
+    /// nobody knows.
+    pub peak_flops: f64,
     /// Channels, height and width of an image.
     pub dims: [usize; 3],
     /// What makes pixel values of image files; without it, clients have to.

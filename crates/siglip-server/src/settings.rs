@@ -1,11 +1,14 @@
 //! Log and trace settings: clients may read and change them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::Level;
 
 /// The settings, and those of models that differ.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
+    log_control: Option<LogControl>,
     log: Mutex<LogSettings>,
     trace: Mutex<TraceState>,
 }
@@ -18,6 +21,38 @@ pub(crate) struct LogSettings {
     pub(crate) error: bool,
     pub(crate) verbose_level: u32,
     pub(crate) format: LogFormat,
+}
+
+impl LogSettings {
+    /// The least important lines that are wanted. Triton switches each kind on and off by itself; here a kind brings
+    /// those along that matter more.
+    fn level(&self) -> Option<Level> {
+        match self {
+            LogSettings { verbose_level: 2.., .. } => Some(Level::TRACE),
+            LogSettings { verbose_level: 1, .. } => Some(Level::DEBUG),
+            LogSettings { info: true, .. } => Some(Level::INFO),
+            LogSettings { warning: true, .. } => Some(Level::WARN),
+            LogSettings { error: true, .. } => Some(Level::ERROR),
+            _ => None,
+        }
+    }
+}
+
+/// Sets the level of the program's log; `None` for no lines at all.
+#[derive(Clone)]
+pub struct LogControl(Arc<dyn Fn(Option<Level>) + Send + Sync>);
+
+impl LogControl {
+    /// Levels are set by calling `set`.
+    pub fn new(set: impl Fn(Option<Level>) + Send + Sync + 'static) -> Self {
+        LogControl(Arc::new(set))
+    }
+}
+
+impl std::fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogControl")
+    }
 }
 
 /// How times look in the log.
@@ -88,10 +123,18 @@ impl Settings {
         lock(&self.log).clone()
     }
 
+    /// The settings as they are at start; changes of the log's are passed on to `log_control`.
+    pub(crate) fn new(log_control: Option<LogControl>) -> Self {
+        Settings { log_control, ..Settings::default() }
+    }
+
     /// Changes log settings, and gives what they are then.
     pub(crate) fn update_log(&self, update: impl FnOnce(&mut LogSettings)) -> LogSettings {
         let mut log = lock(&self.log);
         update(&mut log);
+        if let Some(control) = &self.log_control {
+            (control.0)(log.level());
+        }
         log.clone()
     }
 

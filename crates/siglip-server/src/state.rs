@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::machine::Machine;
 use crate::options::ServerOptions;
 use crate::regions::Regions;
 use crate::registry::Registry;
@@ -13,15 +14,18 @@ pub(crate) struct ServerState {
     pub(crate) options: ServerOptions,
     pub(crate) regions: Regions,
     pub(crate) settings: Settings,
+    pub(crate) machine: Machine,
 }
 
 impl ServerState {
     pub(crate) fn new(registry: Registry, options: ServerOptions) -> Self {
+        let log = options.log.clone();
         ServerState {
             registry: Arc::new(registry),
             options,
             regions: Regions::default(),
-            settings: Settings::default(),
+            settings: Settings::new(log),
+            machine: Machine::default(),
         }
     }
 }

@@ -120,6 +120,20 @@ impl ModelCounters {
         }
     }
 
+    /// Counts a request that was answered from the cache, which was asked for as long as `lookup`.
+    pub(crate) fn record_cache_hit(&self, total: Duration, lookup: Duration) {
+        let mut counters = self.lock();
+        counters.last_inference = now_ms();
+        counters.times.success.add(total);
+        counters.times.cache_hit.add(lookup);
+        self.latency.record(total.as_secs_f64());
+    }
+
+    /// Counts a request that the cache could not answer, or not all of it.
+    pub(crate) fn record_cache_miss(&self, lookup: Duration) {
+        self.lock().times.cache_miss.add(lookup);
+    }
+
     /// Counts a request that failed. Requests that were never valid are not counted, as by Triton.
     pub(crate) fn record_failure(&self, failure: Failure, total: Duration) {
         let mut counters = self.lock();

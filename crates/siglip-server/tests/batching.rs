@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use common::client::{Client, embeddings, ids_body};
 use common::gated::{BREAKS, Gate, NOT_FINITE, PANICS, expected};
 use common::{TestServer, options};
-use siglip_server::ServerOptions;
+use siglip_server::{QueuePolicy, ServerOptions};
 
 const INFER: &str = "/v2/models/siglip_text/infer";
 
@@ -180,6 +180,120 @@ fn an_idle_engine_waits_only_if_it_is_told_to() {
     let start = Instant::now();
     assert_eq!(Client::connect(server.http).embed_ids(&[1, 2, 3, 4]).status, 200);
     assert!(start.elapsed() < delay, "a full batch does not wait");
+}
+
+fn send_with(server: &TestServer, id: i64, parameters: &str) -> Client {
+    let mut client = Client::connect(server.http);
+    let body = ids_body(&[id]).replacen('{', &format!(r#"{{"parameters":{{{parameters}}},"#), 1);
+    client.send_post(INFER, "", body.as_bytes());
+    client
+}
+
+#[test]
+fn whoever_has_waited_too_long_is_told_so_at_once() {
+    let gate = Gate::closed();
+    let queue_policy = QueuePolicy { allow_timeout_override: true, ..QueuePolicy::default() };
+    let server = TestServer::start(vec![gate.model(32)], ServerOptions { queue_policy, ..options() });
+    // One that is being computed does not expire, one that waits does, though the engine is at work all the time.
+    let mut first = send_with(&server, 1, r#""timeout":60000000"#);
+    gate.wait_for_batches(1);
+    let mut hasty = send_with(&server, 2, r#""timeout":50000"#);
+    let response = hasty.receive().unwrap();
+    assert_eq!((response.status, response.text().as_str()), (503, r#"{"error":"Request timeout expired"}"#));
+    assert_eq!(response.header("content-type"), Some("text/plain"));
+    let mut patient = send(&server, &[3]);
+    wait_for_queue(&server, 2);
+    gate.set(None);
+    assert_answers(&mut first, &[1]);
+    assert_answers(&mut patient, &[3]);
+    assert_eq!(gate.batches(), [vec![1], vec![3]]);
+    assert_eq!(metric(&server, "siglip_requests_timed_out_total"), 1.0);
+    assert_eq!(
+        metric(&server, "nv_inference_request_failure{model=\"siglip_text\",reason=\"REJECTED\""),
+        1.0
+    );
+    assert_eq!(metric(&server, "nv_inference_pending_request_count{model=\"siglip_text\""), 0.0);
+}
+
+#[test]
+fn higher_priority_first() {
+    let gate = Gate::closed();
+    let queue_policy = QueuePolicy { priority_levels: 2, ..QueuePolicy::default() };
+    let server = TestServer::start(vec![gate.model(1)], ServerOptions { queue_policy, ..options() });
+    let mut clients = vec![send(&server, &[1])];
+    gate.wait_for_batches(1);
+    for (waiting, (id, priority)) in [(2, 2), (3, 1), (4, 2), (5, 1)].into_iter().enumerate() {
+        clients.push(send_with(&server, id, &format!(r#""priority":{priority}"#)));
+        wait_for_queue(&server, waiting + 1);
+    }
+    gate.set(None);
+    for (client, id) in clients.iter_mut().zip(1..) {
+        assert_answers(client, &[id]);
+    }
+    assert_eq!(gate.batches(), [[1], [3], [5], [2], [4]]);
+}
+
+#[test]
+fn the_same_row_twice_in_a_batch_is_computed_once() {
+    let gate = Gate::closed();
+    let server = TestServer::start(vec![gate.model(32)], options());
+    let mut first = send(&server, &[9]);
+    gate.wait_for_batches(1);
+    let mut clients: Vec<Client> =
+        [&[1, 2][..], &[2, 3], &[2]].into_iter().map(|rows| send(&server, rows)).collect();
+    wait_for_queue(&server, 5);
+    gate.set(None);
+    assert_answers(&mut first, &[9]);
+    assert_answers(&mut clients[0], &[1, 2]);
+    assert_answers(&mut clients[1], &[2, 3]);
+    assert_answers(&mut clients[2], &[2]);
+    let batches = gate.batches();
+    assert_eq!((batches.len(), batches[1].len()), (2, 3));
+    assert_eq!(metric(&server, "siglip_rows_repeated_total"), 2.0);
+    let stats = Client::connect(server.http).get("/v2/models/siglip_text/stats").json();
+    assert_eq!(stats["model_stats"][0]["inference_count"], 6);
+}
+
+#[test]
+fn a_failure_among_repeated_rows_is_of_those_that_sent_it() {
+    let gate = Gate::closed();
+    let server = TestServer::start(vec![gate.model(32)], options());
+    let mut first = send(&server, &[9]);
+    gate.wait_for_batches(1);
+    let mut clients: Vec<Client> = [&[1, 1][..], &[1, NOT_FINITE, NOT_FINITE], &[NOT_FINITE], &[1, 2]]
+        .into_iter()
+        .map(|rows| send(&server, rows))
+        .collect();
+    wait_for_queue(&server, 8);
+    gate.set(None);
+    assert_answers(&mut first, &[9]);
+    assert_answers(&mut clients[0], &[1, 1]);
+    for (client, row) in [(1, "row 1"), (2, "row 0")] {
+        let response = clients[client].receive().unwrap();
+        assert_eq!(response.status, 500);
+        assert!(response.text().contains(row), "{}", response.text());
+    }
+    assert_answers(&mut clients[3], &[1, 2]);
+}
+
+#[test]
+fn the_result_cache_answers_what_it_has_seen() {
+    let gate = Gate::open();
+    let server = TestServer::start(vec![gate.model(32)], ServerOptions { cache_bytes: 1 << 20, ..options() });
+    let mut client = Client::connect(server.http);
+    let wanted = |rows: &[i64]| rows.iter().flat_map(|&id| expected(id)).collect::<Vec<f32>>();
+    assert_eq!(embeddings(&client.embed_ids(&[1, 2])), wanted(&[1, 2]));
+    assert_eq!(embeddings(&client.embed_ids(&[2, 1, 2])), wanted(&[2, 1, 2]));
+    assert_eq!(embeddings(&client.embed_ids(&[3, 1, 4, 3])), wanted(&[3, 1, 4, 3]));
+    assert_eq!(gate.batches(), [vec![1, 2], vec![3, 4]]);
+    let stats = client.get("/v2/models/siglip_text/stats").json()["model_stats"][0].clone();
+    let times = &stats["inference_stats"];
+    assert_eq!((&times["cache_hit"]["count"], &times["cache_miss"]["count"]), (&1.into(), &2.into()));
+    assert_eq!((&times["success"]["count"], &times["compute_infer"]["count"]), (&3.into(), &2.into()));
+    assert_eq!(metric(&server, "nv_cache_num_hits_per_model{model=\"siglip_text\""), 1.0);
+    // A failure is not kept.
+    assert_eq!(client.embed_ids(&[NOT_FINITE]).status, 500);
+    assert_eq!(client.embed_ids(&[NOT_FINITE]).status, 500);
 }
 
 /// Random sizes, cancellations and failures, many at once: every request gets one answer, and it is its own.

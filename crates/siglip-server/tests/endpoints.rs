@@ -10,7 +10,8 @@ use siglip::engine::Tower;
 use siglip::image::{ImageProcessor, Options};
 use siglip::preprocessor::PreprocessorConfig;
 use siglip_server::{
-    Compat, ModelControl, ServeError, ServedModel, ServedText, ServedVision, ServerOptions, Similarity,
+    Compat, LogControl, ModelControl, ServeError, ServedModel, ServedText, ServedVision, ServerOptions,
+    Similarity,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -65,11 +66,13 @@ fn model(name: &str, mark: f32, counts: &Counts) -> ServedModel {
         text: Some(ServedText {
             engine: build_text(),
             rebuild: Some(Arc::new(move || Ok(build_text()))),
+            peak_flops: 0.0,
             tokenizer: Some(Arc::new(LengthTokenizer)),
         }),
         vision: Some(ServedVision {
             engine: Box::new(vision),
             rebuild: None,
+            peak_flops: 0.0,
             dims: [3, SIDE, SIDE],
             processor: Some(ImageProcessor::with_size(&config, (SIDE, SIDE), Options::default()).unwrap()),
         }),
@@ -412,4 +415,24 @@ fn models_are_not_loaded_or_unloaded_unless_the_server_was_told_so() {
         assert!(response.text().contains("explicit model load / unload is not allowed"));
     }
     assert_eq!(client.embed_ids(&[1]).status, 200);
+}
+
+#[test]
+fn log_settings_change_the_level_of_the_log() {
+    let levels = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = levels.clone();
+    let log = LogControl::new(move |level| seen.lock().unwrap().push(level.map(|level| level.to_string())));
+    let (server, _) = server(ServerOptions { log: Some(log), ..options() });
+    let mut client = Client::connect(server.http);
+    for settings in [
+        r#"{"log_verbose_level":1}"#,
+        r#"{"log_verbose_level":0}"#,
+        r#"{"log_info":false}"#,
+        r#"{"log_warning":false,"log_error":false}"#,
+        r#"{"log_verbose_level":"a lot"}"#,
+    ] {
+        client.post("/v2/logging", "", settings.as_bytes());
+    }
+    let expected = [Some("DEBUG"), Some("INFO"), Some("WARN"), None];
+    assert_eq!(*levels.lock().unwrap(), expected.map(|level| level.map(str::to_owned)));
 }

@@ -9,9 +9,12 @@
 //! 2 at a fixed resolution is a plain `siglip`; only its NaFlex variant is a `siglip2`, which is refused.
 
 mod fields;
+pub(crate) mod open_clip;
 
 use fields::Fields;
 use serde_json::Value;
+
+use crate::model::layout;
 
 /// The hyper-parameters of a model: one tower or both.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +35,9 @@ impl Config {
     ///
     /// [`ConfigError`], naming the field, what it holds and what is allowed.
     pub fn from_json(bytes: &[u8]) -> Result<Config, ConfigError> {
-        let value: Value = serde_json::from_slice(bytes).map_err(ConfigError::Json)?;
-        let root = Fields::root(&value)?;
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|error| ConfigError::Json { file: layout::CONFIG, error })?;
+        let root = Fields::root(layout::CONFIG, &value)?;
         match root.string("model_type")? {
             Some("siglip") => Ok(Config {
                 text: Some(TextConfig::from_fields(&root.object("text_config")?)?),
@@ -222,8 +226,13 @@ pub enum Activation {
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file is not JSON.
-    #[error("config.json is not valid JSON: {0}")]
-    Json(serde_json::Error),
+    #[error("{file} is not valid JSON: {error}")]
+    Json {
+        /// `config.json` or `open_clip_config.json`.
+        file: &'static str,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
     /// The model is of another family.
     #[error(
         "config.json has {}; `siglip`, `siglip_text_model` and `siglip_vision_model` are supported",
@@ -240,8 +249,10 @@ pub enum ConfigError {
     )]
     NaFlex,
     /// A field holds something that is not allowed.
-    #[error("config.json: `{field}` is {found}, but must be {allowed}")]
+    #[error("{file}: `{field}` is {found}, but must be {allowed}")]
     Field {
+        /// `config.json` or `open_clip_config.json`.
+        file: &'static str,
         /// The field's path, e.g. `text_config.hidden_size`.
         field: String,
         /// What it holds.

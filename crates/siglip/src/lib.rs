@@ -2,7 +2,8 @@
 //! engines implement.
 //!
 //! [`model::Model::open`] reads a model folder in the Hub's layout. [`mod@reference`] computes embeddings the
-//! slow and plain way; engines compute the same ones behind [`engine::Engine`]. This crate knows nothing of
+//! slow and plain way; engines compute the same ones behind [`engine::Engine`]. With the feature `hub`, the module
+//! `hub` fetches such folders. This crate knows nothing of
 //! servers, of SIMD or of GPUs.
 //!
 //! The model is described in *Sigmoid Loss for Language Image Pre-Training*, Zhai et al. 2023
@@ -12,6 +13,8 @@
 
 pub mod config;
 pub mod engine;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod image;
 pub mod knn;
 pub mod model;

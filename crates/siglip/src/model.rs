@@ -5,10 +5,31 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Config, ConfigError};
+use crate::config::open_clip::OpenClip;
+use crate::config::{Config, ConfigError, TextConfig};
 use crate::preprocessor::{PreprocessorConfig, PreprocessorError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
-use crate::weights::{TextWeights, VisionWeights, Weights, WeightsError};
+use crate::weights::{TextWeights, VisionWeights, Weights, WeightsError, open_clip};
+
+/// The names of a folder's files that no other module claims.
+pub(crate) mod layout {
+    use std::path::Path;
+
+    use crate::weights::Weights;
+
+    /// The configuration, as `transformers` writes it.
+    pub(crate) const CONFIG: &str = "config.json";
+    /// How images become pixels, as `transformers` writes it.
+    pub(crate) const PREPROCESSOR: &str = "preprocessor_config.json";
+    /// The configuration of a folder in open_clip's layout.
+    pub(crate) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+
+    /// Whether a folder is in open_clip's layout and has no weights in the other, which goes first.
+    pub(super) fn is_open_clip(dir: &Path) -> bool {
+        let has = |name: &str| dir.join(name).is_file();
+        has(OPEN_CLIP_CONFIG) && has(Weights::OPEN_CLIP_FILE) && !has(Weights::FILE) && !has(Weights::INDEX)
+    }
+}
 
 /// A model: what a folder in the Hub's layout holds, checked as far as it is there.
 ///
@@ -38,20 +59,24 @@ pub struct Model {
 
 impl Model {
     /// Opens a model folder: `config.json`, `model.safetensors` or shards with an index, `spiece.model` or
-    /// `tokenizer.json`, `preprocessor_config.json`. Weights are mapped, not read.
+    /// `tokenizer.json`, `preprocessor_config.json`; or in open_clip's layout, `open_clip_config.json` and
+    /// `open_clip_model.safetensors` instead of the first two and the last. Weights are mapped, not read.
     ///
     /// # Errors
     ///
     /// [`ModelError`], whose message names the file and what is wrong with it.
     pub fn open(dir: &Path) -> Result<Model, ModelError> {
-        let Some(config) = read(dir, "config.json")? else {
+        let open_clip = layout::is_open_clip(dir);
+        let config_file = if open_clip { layout::OPEN_CLIP_CONFIG } else { layout::CONFIG };
+        let Some(config) = read(dir, config_file)? else {
             let why = if dir.is_dir() { "it has no config.json" } else { "there is no such folder" };
             return Err(ModelError::NotAModel { dir: dir.to_owned(), why });
         };
         let spiece = read(dir, Tokenizer::SPIECE)?;
         // One form of the tokenizer is enough, and the other is three times as long.
         let tokenizer_json = if spiece.is_none() { read(dir, Tokenizer::JSON)? } else { None };
-        let preprocessor = read(dir, "preprocessor_config.json")?;
+        // open_clip's configuration says it itself.
+        let preprocessor = if open_clip { None } else { read(dir, layout::PREPROCESSOR)? };
 
         // A path such as `.` has no name of its own.
         let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
@@ -64,6 +89,10 @@ impl Model {
             spiece: spiece.as_deref(),
             preprocessor: preprocessor.as_deref(),
         };
+        if open_clip {
+            let weights = Weights::open_file(&dir.join(Weights::OPEN_CLIP_FILE))?;
+            return files.assemble_open_clip(weights);
+        }
         files.assemble(|| Weights::open(dir))
     }
 
@@ -119,8 +148,9 @@ pub enum ModelError {
     },
     /// The weights hold neither tower.
     #[error(
-        "{} holds no tower that config.json describes: no tensor `embeddings.token_embedding.weight` or \
-         `embeddings.patch_embedding.weight`, with or without the prefix `text_model.` or `vision_model.`",
+        "{} holds no tower that the configuration describes: no tensor `embeddings.token_embedding.weight` or \
+         `embeddings.patch_embedding.weight`, with or without the prefix `text_model.` or `vision_model.`, or, in \
+         open_clip's layout, under `text.` or `visual.trunk.`",
         weights.display()
     )]
     NoTower {
@@ -170,77 +200,128 @@ struct Files<'a> {
 impl Files<'_> {
     /// Reads and checks everything, the weights last: they are what takes long to replace if something else is wrong.
     fn assemble(self, open: impl FnOnce() -> Result<Weights, WeightsError>) -> Result<Model, ModelError> {
-        let model = || self.origin.to_owned();
-        let config =
-            Config::from_json(self.config).map_err(|error| ModelError::Config { model: model(), error })?;
-        let tokenizer = match &config.text {
-            Some(text) if self.spiece.is_some() || self.tokenizer_json.is_some() => {
-                let tokenizer = Tokenizer::from_bytes(self.tokenizer_json, self.spiece, text);
-                Some(tokenizer.map_err(|error| ModelError::Tokenizer { model: model(), error })?)
-            }
-            _ => None,
-        };
+        let config = Config::from_json(self.config).map_err(|error| self.wrong_config(error))?;
+        let tokenizer = self.tokenizer(config.text.as_ref())?;
         let preprocessor = self.preprocessor.map(PreprocessorConfig::from_json).transpose();
-        let wrong_preprocessor = |error| ModelError::Preprocessor { model: model(), error };
-        let preprocessor = preprocessor.map_err(wrong_preprocessor)?;
+        let preprocessor = preprocessor.map_err(|error| self.wrong_preprocessor(error))?;
         let weights = open()?;
+
+        let there = config.text.as_ref().filter(|_| TextWeights::are_in(&weights));
+        let text = there.map(|text| TextWeights::load(&weights, text)).transpose()?;
+        let there = config.vision.as_ref().filter(|_| VisionWeights::are_in(&weights));
+        let vision = there.map(|vision| VisionWeights::load(&weights, vision)).transpose()?;
 
         let mut missing = Vec::new();
         let origin = weights.origin().display();
+        if text.is_none() {
+            missing.push(match config.text {
+                Some(_) => format!("There is no text tower: {origin} has no tensor under `text_model.`."),
+                None => "There is no text tower: config.json is that of a vision tower.".to_owned(),
+            });
+        }
+        if vision.is_none() {
+            missing.push(match config.vision {
+                Some(_) => format!("There is no vision tower: {origin} has no tensor under `vision_model.`."),
+                None => "There is no vision tower: config.json is that of a text tower.".to_owned(),
+            });
+        }
+        if text.is_some() && tokenizer.is_none() {
+            missing.push(NO_TOKENIZER.to_owned());
+        }
+        if vision.is_some() && preprocessor.is_none() {
+            missing.push(
+                "There is no preprocessor_config.json, so images must come as pixel values.".to_owned(),
+            );
+        }
+        Parts { config, text, vision, tokenizer, preprocessor, missing }.join(&self, &weights)
+    }
 
-        let text = match &config.text {
-            Some(text) if TextWeights::are_in(&weights) => Some(TextWeights::load(&weights, text)?),
-            Some(_) => {
-                missing.push(format!("There is no text tower: {origin} has no tensor under `text_model.`."));
-                None
+    /// As [`Files::assemble`], of a folder in open_clip's layout. The weights come first: they show what the
+    /// configuration leaves out.
+    fn assemble_open_clip(self, weights: Weights) -> Result<Model, ModelError> {
+        let OpenClip { config, projected, preprocessor, tokenizer: tokenizer_name } =
+            OpenClip::from_json(self.config, &weights).map_err(|error| self.wrong_config(error))?;
+        let tokenizer = self.tokenizer(config.text.as_ref())?;
+        let there = config.text.as_ref().filter(|_| open_clip::has(&weights, open_clip::TEXT));
+        let text = there.map(|text| open_clip::text(&weights, text, projected)).transpose()?;
+        let vision = config.vision.as_ref().map(|vision| open_clip::vision(&weights, vision)).transpose()?;
+
+        let mut missing = Vec::new();
+        let origin = weights.origin().display();
+        if text.is_none() {
+            missing
+                .push(format!("There is no text tower: {origin} has no tensor under `{}`.", open_clip::TEXT));
+        }
+        if vision.is_none() {
+            let prefix = open_clip::VISION;
+            missing
+                .push(format!("There is no vision tower: {origin} has no patch embedding under `{prefix}`."));
+        }
+        if text.is_some() && tokenizer.is_none() {
+            let from = tokenizer_name.map(|name| format!(" open_clip takes it from {name}."));
+            missing.push(format!("{NO_TOKENIZER}{}", from.unwrap_or_default()));
+        }
+        if vision.is_some() && preprocessor.is_none() {
+            let file = layout::OPEN_CLIP_CONFIG;
+            missing.push(format!("{file} has no `preprocess_cfg`, so images must come as pixel values."));
+        }
+        Parts { config, text, vision, tokenizer, preprocessor, missing }.join(&self, &weights)
+    }
+
+    /// The tokenizer, if there is a text tower for it and a file.
+    fn tokenizer(&self, text: Option<&TextConfig>) -> Result<Option<Tokenizer>, ModelError> {
+        match text {
+            Some(text) if self.spiece.is_some() || self.tokenizer_json.is_some() => {
+                let tokenizer = Tokenizer::from_bytes(self.tokenizer_json, self.spiece, text);
+                let wrong = |error| ModelError::Tokenizer { model: self.origin.to_owned(), error };
+                tokenizer.map(Some).map_err(wrong)
             }
-            None => {
-                missing.push("There is no text tower: config.json is that of a vision tower.".to_owned());
-                None
-            }
-        };
-        let vision = match &config.vision {
-            Some(vision) if VisionWeights::are_in(&weights) => Some(VisionWeights::load(&weights, vision)?),
-            Some(_) => {
-                missing
-                    .push(format!("There is no vision tower: {origin} has no tensor under `vision_model.`."));
-                None
-            }
-            None => {
-                missing.push("There is no vision tower: config.json is that of a text tower.".to_owned());
-                None
-            }
-        };
+            _ => Ok(None),
+        }
+    }
+
+    fn wrong_config(&self, error: ConfigError) -> ModelError {
+        ModelError::Config { model: self.origin.to_owned(), error }
+    }
+
+    fn wrong_preprocessor(&self, error: PreprocessorError) -> ModelError {
+        ModelError::Preprocessor { model: self.origin.to_owned(), error }
+    }
+}
+
+const NO_TOKENIZER: &str = "There is no tokenizer: neither spiece.model nor tokenizer.json is there, so text must come as token ids.";
+
+/// A model's parts, read one by one, in whichever layout.
+struct Parts {
+    config: Config,
+    text: Option<TextWeights>,
+    vision: Option<VisionWeights>,
+    tokenizer: Option<Tokenizer>,
+    preprocessor: Option<PreprocessorConfig>,
+    missing: Vec<String>,
+}
+
+impl Parts {
+    /// The model that they make, if they fit together.
+    fn join(self, files: &Files<'_>, weights: &Weights) -> Result<Model, ModelError> {
+        let Parts { config, text, vision, tokenizer, preprocessor, mut missing } = self;
         if text.is_none() && vision.is_none() {
             return Err(ModelError::NoTower { weights: weights.origin().to_owned() });
         }
-
         let tokenizer = tokenizer.filter(|_| text.is_some()).map(Arc::new);
-        if text.is_some() && tokenizer.is_none() {
-            missing.push(
-                "There is no tokenizer: neither spiece.model nor tokenizer.json is there, so text must come as token \
-                 ids."
-                    .to_owned(),
-            );
-        }
         let preprocessor = preprocessor.filter(|_| vision.is_some());
-        match (&vision, &preprocessor) {
-            (Some(vision), Some(preprocessor)) => {
-                preprocessor.check(&vision.config).map_err(wrong_preprocessor)?
-            }
-            (Some(_), None) => missing.push(
-                "There is no preprocessor_config.json, so images must come as pixel values.".to_owned(),
-            ),
-            (None, _) => {}
+        if let (Some(vision), Some(preprocessor)) = (&vision, &preprocessor) {
+            preprocessor.check(&vision.config).map_err(|error| files.wrong_preprocessor(error))?;
         }
-        let logit_scale = scalar(&weights, "logit_scale")?;
-        let logit_bias = scalar(&weights, "logit_bias")?;
+        let logit_scale = scalar(weights, "logit_scale")?;
+        let logit_bias = scalar(weights, "logit_bias")?;
         if text.is_some() && vision.is_some() && (logit_scale.is_none() || logit_bias.is_none()) {
             missing.push(format!(
-                "There is no `logit_scale` or no `logit_bias` in {origin}, so similarities cannot become scores."
+                "There is no `logit_scale` or no `logit_bias` in {}, so similarities cannot become scores.",
+                weights.origin().display()
             ));
         }
-        let name = self.name.to_owned();
+        let name = files.name.to_owned();
         Ok(Model { name, config, text, vision, tokenizer, logit_scale, logit_bias, preprocessor, missing })
     }
 }

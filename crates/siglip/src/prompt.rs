@@ -20,6 +20,19 @@ pub struct TemplateError {
 }
 
 impl Template {
+    /// The prompt of the original deployment's validation.
+    pub const DEFAULT: &str = "A photo of a {text}.";
+
+    /// The label itself and nothing about it.
+    pub fn bare() -> Template {
+        Template(PLACE.to_owned())
+    }
+
+    /// The prompt.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// A template of a prompt that has `{text}` at least once.
     ///
     /// # Errors
@@ -40,9 +53,9 @@ impl Template {
 }
 
 impl Default for Template {
-    /// The prompt of the original deployment's validation.
+    /// [`Template::DEFAULT`].
     fn default() -> Self {
-        Template("A photo of a {text}.".to_owned())
+        Template(Template::DEFAULT.to_owned())
     }
 }
 

@@ -6,10 +6,10 @@
 
 mod layers;
 
-use layers::{Row, add, attention, layer_norm, linear, linear_part, mlp, transformer_block};
+use layers::{Row, add, attention, layer_norm, linear, mlp, transformer_block};
 
 use crate::engine::{EngineError, Tower};
-use crate::weights::{Linear, PoolingHead, TextWeights, VisionWeights};
+use crate::weights::{PoolingHead, TextWeights, VisionWeights};
 
 /// The embedding of one text, `[projection_size]`, not normalised: `pooler_output` of `transformers`' text
 /// model.
@@ -91,10 +91,12 @@ pub fn image_embedding(weights: &VisionWeights, pixel_values: &[f32]) -> Result<
 /// The pooling head: one learned query attends to all patches, then an MLP with a residual.
 fn pool(head: &PoolingHead, heads: usize, eps: f32, x: &[Row]) -> Row {
     let probe = vec![head.probe.to_f32()];
-    let Linear { weight, bias } = &head.in_proj;
-    let query = linear_part(weight, bias, 0, 3, &probe);
-    let key = linear_part(weight, bias, 1, 3, x);
-    let value = linear_part(weight, bias, 2, 3, x);
+    let query = linear(&head.q, &probe);
+    // One row of the layer's output is a position's key and then its value.
+    let (key, value): (Vec<Row>, Vec<Row>) = linear(&head.kv, x)
+        .iter()
+        .map(|kv| (kv[..kv.len() / 2].to_vec(), kv[kv.len() / 2..].to_vec()))
+        .unzip();
     let attended = linear(&head.out_proj, &attention(&query, &key, &value, heads));
 
     let normed = layer_norm(&head.layer_norm, eps, &attended);

@@ -4,24 +4,29 @@
 //! tower, all of them present and of the shape that the configuration asks for. Nothing is read or converted
 //! here beyond the files' headers: engines read each [`Tensor`] once, in the order that suits them.
 
-mod header;
+pub(crate) mod header;
+mod index;
 mod mapped;
+pub(crate) mod open_clip;
+mod scope;
 mod tensor;
 mod towers;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use header::TensorInfo;
 use mapped::MappedFile;
-use serde::Deserialize;
 use tensor::Source;
 
+pub(crate) use index::WeightsIndex;
 pub use tensor::{Dtype, Tensor};
+#[cfg(feature = "hub")]
+pub(crate) use towers::is_of_tower;
 pub use towers::{Block, Linear, Norm, PoolingHead, TextWeights, VisionWeights};
 
 /// The tensors of one model, in one safetensors file or in several with an index.
@@ -49,6 +54,9 @@ impl Weights {
     pub const FILE: &'static str = "model.safetensors";
     /// The name of the index of a folder whose weights are in several files.
     pub const INDEX: &'static str = "model.safetensors.index.json";
+
+    /// The name of the weights file of a folder in open_clip's layout.
+    pub const OPEN_CLIP_FILE: &'static str = "open_clip_model.safetensors";
 
     /// Maps the weights of a model folder: [`Weights::FILE`], or else the files that [`Weights::INDEX`] names.
     ///
@@ -193,7 +201,7 @@ pub enum WeightsError {
         tensor: String,
     },
     /// A tensor's shape is not the one that the configuration asks for.
-    #[error("{}: tensor `{tensor}` has the shape {found:?}, but config.json asks for {expected:?}", file.display())]
+    #[error("{}: tensor `{tensor}` has the shape {found:?}, but the configuration asks for {expected:?}", file.display())]
     Shape {
         /// The file.
         file: PathBuf,
@@ -216,31 +224,15 @@ pub enum WeightsError {
     },
 }
 
-/// The part of an index that matters: which file holds which tensor.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: HashMap<String, String>,
-}
-
 /// The tensors that an index names, each from the file that it names for it.
 fn open_sharded(dir: &Path, index: &Path) -> Result<BTreeMap<String, Entry>, WeightsError> {
-    let invalid = |reason: String| WeightsError::Index { file: index.to_owned(), reason };
     let bytes = std::fs::read(index).map_err(|error| WeightsError::Io { file: index.to_owned(), error })?;
-    let Index { weight_map } =
-        serde_json::from_slice(&bytes).map_err(|error| invalid(format!("its JSON: {error}")))?;
-
-    let mut by_file = BTreeMap::<String, Vec<String>>::new();
-    for (tensor, file) in weight_map {
-        by_file.entry(file).or_default().push(tensor);
-    }
+    let WeightsIndex { files } = WeightsIndex::parse(&bytes)
+        .map_err(|reason| WeightsError::Index { file: index.to_owned(), reason })?;
     let mut tensors = BTreeMap::new();
-    for (file, mut names) in by_file {
-        if !is_plain_file_name(&file) {
-            return Err(invalid(format!("`{file}` is not the name of a file beside it")));
-        }
+    for (file, names) in files {
         let path = dir.join(file);
         let mut found = WeightsFile::open(path.clone())?.tensors()?;
-        names.sort_unstable();
         for tensor in names {
             let Some(entry) = found.remove(&tensor) else {
                 return Err(WeightsError::Missing { file: path, tensor });
@@ -261,7 +253,7 @@ impl WeightsFile {
 
     fn tensors(self: Arc<Self>) -> Result<BTreeMap<String, Entry>, WeightsError> {
         let bytes = self.source.bytes();
-        let infos = header::parse(bytes).map_err(|reason| WeightsError::Corrupt {
+        let infos = header::parse(bytes, bytes.len()).map_err(|reason| WeightsError::Corrupt {
             file: self.path.clone(),
             bytes: bytes.len(),
             reason,
@@ -269,11 +261,4 @@ impl WeightsFile {
         let entries = infos.into_iter().map(|(name, info)| (name, Entry { file: Arc::clone(&self), info }));
         Ok(entries.collect())
     }
-}
-
-fn is_plain_file_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    // A backslash separates on Windows only; no published file name has one.
-    matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
-        && !name.contains('\\')
 }

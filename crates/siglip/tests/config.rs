@@ -172,7 +172,7 @@ fn what_is_refused_and_how_it_is_said() {
         let message = parse(&file).unwrap_err().to_string();
         assert!(message.starts_with(expected), "{file}: {message}");
     }
-    assert!(matches!(Config::from_json(b"{"), Err(ConfigError::Json(_))));
+    assert!(matches!(Config::from_json(b"{"), Err(ConfigError::Json { .. })));
 }
 
 fn parse(file: &Value) -> Result<Config, ConfigError> {

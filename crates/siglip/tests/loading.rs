@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use siglip::model::{EmbeddedFiles, Model, ModelError};
+use siglip::preprocessor::Resample;
 use siglip::weights::{Dtype, Weights, WeightsError};
 
 // ---- Whole folders.
@@ -53,7 +54,7 @@ fn one_tower_of_two_can_be_used() {
 fn neither_tower() {
     let folder = Folder::copy("both", "no_tower");
     folder.edit_weights(|header| header.retain(|name, _| name.starts_with("logit")));
-    assert!(folder.error().contains("holds no tower that config.json describes"));
+    assert!(folder.error().contains("holds no tower that the configuration describes"));
 }
 
 #[test]
@@ -97,6 +98,67 @@ fn a_config_that_is_refused() {
     folder.write("config.json", br#"{"model_type": "siglip2"}"#);
     let expected = format!("{}: config.json has `model_type` `siglip2`, ", folder.0.display());
     assert!(folder.error().starts_with(&expected), "{}", folder.error());
+}
+
+#[test]
+fn open_clip_configs_that_are_refused() {
+    let folder = Folder::copy("open_clip", "open_clip_config");
+    let set = |pointer: &str, value: Value| {
+        let bytes = fs::read(fixtures().join("open_clip/open_clip_config.json")).unwrap();
+        let mut config: Value = serde_json::from_slice(&bytes).unwrap();
+        *config.pointer_mut(pointer).unwrap() = value;
+        folder.write("open_clip_config.json", config.to_string().as_bytes());
+        folder.error()
+    };
+    let name = "/model_cfg/vision_cfg/timm_model_name";
+    assert!(set(name, json!("naflexvit_base_patch16_siglip")).contains("a SigLIP 2 NaFlex model"));
+    for (pointer, value, words) in [
+        (
+            name,
+            json!("vit_base_patch16_siglip_gap_224"),
+            "`model_cfg.vision_cfg.timm_model_name` is `vit_base",
+        ),
+        (name, json!("vit_base_patch32_clip_224"), "must be one of timm's SigLIP towers with a pooling head"),
+        (
+            name,
+            json!("vit_large_patch16_siglip_256"),
+            "a tower whose width in the weights, 60, its 16 heads divide",
+        ),
+        (
+            "/model_cfg/text_cfg/no_causal_mask",
+            json!(false),
+            "`model_cfg.text_cfg.no_causal_mask` is not true",
+        ),
+        ("/model_cfg/text_cfg/pool_type", json!("argmax"), "pool_type` is `argmax`, but must be `last`"),
+        ("/model_cfg/text_cfg/heads", json!(7), "must be a divisor of width, 60"),
+        ("/model_cfg/embed_dim", json!(61), "must be the width of the vision tower's weights, 60"),
+        ("/preprocess_cfg/resize_mode", json!("shortest"), "`shortest`, but must be `squash`"),
+        ("/preprocess_cfg/interpolation", json!("nearest"), "must be `bicubic` or `bilinear`"),
+        ("/preprocess_cfg/std", json!([0.5, 0]), "must be one number for each of mean, 3, none of them 0"),
+    ] {
+        let error = set(pointer, value);
+        assert!(error.contains("open_clip_config.json: ") && error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn what_an_open_clip_folder_lacks_is_said() {
+    let folder = Folder::copy("open_clip", "open_clip_missing");
+    let model = Model::open(&folder.0).unwrap();
+    assert_eq!(model.missing.len(), 1);
+    assert!(
+        model.missing[0].ends_with(" open_clip takes it from timm/ViT-B-16-SigLIP."),
+        "{:?}",
+        model.missing
+    );
+    let preprocessor = model.preprocessor.unwrap();
+    assert_eq!((preprocessor.size, preprocessor.resample), (Some((23, 23)), Resample::Bicubic));
+    let bilinear = Model::open(&fixtures().join("open_clip2")).unwrap().preprocessor.unwrap();
+    assert_eq!(bilinear.resample, Resample::Bilinear);
+    // A folder that holds both layouts is read in the other.
+    fs::copy(fixtures().join("both/config.json"), folder.0.join("config.json")).unwrap();
+    fs::copy(fixtures().join("both/model.safetensors"), folder.0.join("model.safetensors")).unwrap();
+    assert_eq!(Model::open(&folder.0).unwrap().config.text.unwrap().hidden_size, 54);
 }
 
 #[test]
@@ -146,7 +208,7 @@ fn a_wrong_shape() {
     assert_eq!(
         folder.error(),
         format!(
-            "{}: tensor `text_model.head.weight` has the shape [27, 108], but config.json asks for [54, 54]",
+            "{}: tensor `text_model.head.weight` has the shape [27, 108], but the configuration asks for [54, 54]",
             file.display()
         )
     );

@@ -52,6 +52,17 @@ fn one_channel_and_no_prefix() {
     assert_eq!(check_images(&open("vision_gray"), "vision_gray"), 3);
 }
 
+/// open_clip's names and configuration: one layer for queries, keys and values, and sizes that no file says.
+#[test]
+fn open_clip_layout() {
+    for name in ["open_clip", "open_clip2", "open_clip_i18n"] {
+        let model = open(name);
+        assert_eq!(check_text(&model, name), 3);
+        assert_eq!(check_images(&model, name), 2);
+        check_logits(&model, name);
+    }
+}
+
 /// Pages that were given back come back from the file.
 #[test]
 fn released_weights_can_be_read_again() {

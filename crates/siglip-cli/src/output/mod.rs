@@ -3,27 +3,58 @@
 mod jsonl;
 mod npy;
 mod parquet;
+mod unfinished;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
+pub(crate) use self::unfinished::Unfinished;
 use crate::failure::Failure;
+use crate::images::ImageMeta;
+
+/// What the rows of a file are about. It decides a file's columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Texts,
+    Images,
+}
+
+/// One row. All rows of a file are of one kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Row<'a> {
+    Text {
+        text: &'a str,
+        embedding: &'a [f32],
+    },
+    Image {
+        path: &'a str,
+        /// What the image is and its embedding, or why it has none.
+        result: Result<(&'a ImageMeta, &'a [f32]), &'a str>,
+    },
+}
+
+impl<'a> Row<'a> {
+    fn embedding(&self) -> Option<&'a [f32]> {
+        match *self {
+            Row::Text { embedding, .. } => Some(embedding),
+            Row::Image { result, .. } => result.ok().map(|(_, embedding)| embedding),
+        }
+    }
+}
 
 /// A file of embeddings being written under a temporary name beside its place. Dropping it removes what was written;
 /// [`Output::finish`] puts it in place.
 pub(crate) struct Output {
     path: PathBuf,
-    temporary: NamedTempFile,
+    /// The files in the order in which they get their names: what explains the other comes first.
+    files: Vec<Unfinished>,
     rows: Box<dyn Rows>,
 }
 
 /// A format of rows.
 trait Rows {
-    /// Appends texts and their embeddings, `[texts.len(), width]`.
-    fn append(&mut self, texts: &[String], embeddings: &[f32]) -> io::Result<()>;
+    fn append(&mut self, row: Row<'_>) -> io::Result<()>;
     /// Writes what belongs at the end, and what at the beginning could not be known before.
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
@@ -49,62 +80,43 @@ impl Format {
 }
 
 impl Output {
-    /// Starts a file for rows of `width` values.
-    pub(crate) fn create(path: &Path, width: usize) -> Result<Output, Failure> {
+    /// Starts a file for rows of `kind` with embeddings of `width` values.
+    pub(crate) fn create(path: &Path, kind: Kind, width: usize) -> Result<Output, Failure> {
         let failed = |error| Failure::Write { path: path.to_owned(), error };
         let format = Format::of(path)?;
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
+        let main = Unfinished::beside(path).map_err(failed)?;
+        let file = main.writer().map_err(failed)?;
+        let mut files = Vec::new();
+        let rows: Box<dyn Rows> = match (format, kind) {
+            (Format::Npy, Kind::Texts) => Box::new(npy::NpyRows::new(file, None, width).map_err(failed)?),
+            (Format::Npy, Kind::Images) => {
+                let list = Unfinished::beside(&path.with_extension("files.jsonl")).map_err(failed)?;
+                let writer = list.writer().map_err(failed)?;
+                files.push(list);
+                Box::new(npy::NpyRows::new(file, Some(writer), width).map_err(failed)?)
+            }
+            (Format::Parquet, _) => Box::new(parquet::ParquetRows::new(file, kind, width).map_err(failed)?),
+            (Format::Jsonl, _) => Box::new(jsonl::JsonRows::new(file)),
         };
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = tempfile::Builder::new()
-            .prefix(&format!(".{name}."))
-            .suffix(".partial")
-            .permissions(readable())
-            .tempfile_in(folder)
-            .map_err(failed)?;
-        let file = BufWriter::with_capacity(1 << 20, temporary.reopen().map_err(failed)?);
-        let rows: Box<dyn Rows> = match format {
-            Format::Npy => Box::new(npy::NpyRows::new(file, width).map_err(failed)?),
-            Format::Parquet => Box::new(parquet::ParquetRows::new(file, width).map_err(failed)?),
-            Format::Jsonl => Box::new(jsonl::JsonRows::new(file, width)),
-        };
-        Ok(Output { path: path.to_owned(), temporary, rows })
+        files.push(main);
+        Ok(Output { path: path.to_owned(), files, rows })
     }
 
-    /// Appends texts and their embeddings.
-    pub(crate) fn append(&mut self, texts: &[String], embeddings: &[f32]) -> Result<(), Failure> {
-        self.rows.append(texts, embeddings).map_err(|error| Failure::Write { path: self.path.clone(), error })
+    /// Appends a row.
+    pub(crate) fn append(&mut self, row: Row<'_>) -> Result<(), Failure> {
+        self.rows.append(row).map_err(|error| Failure::Write { path: self.path.clone(), error })
     }
 
     /// Completes the file and gives it its name, in one step that either happens or does not.
     pub(crate) fn finish(self) -> Result<(), Failure> {
-        let Output { path, temporary, rows } = self;
-        let finish = || -> io::Result<()> {
-            rows.finish()?;
-            // On disk before the name is: a crash must not leave the name without the data.
-            temporary.as_file().sync_all()?;
-            temporary.persist(&path).map_err(|error| error.error)?;
-            Ok(())
-        };
-        finish().map_err(|error| Failure::Write { path: path.clone(), error })
+        let Output { path, files, rows } = self;
+        let finish = || rows.finish().and_then(|()| files.into_iter().try_for_each(Unfinished::finish));
+        finish().map_err(|error| Failure::Write { path, error })
     }
-}
-
-/// What the umask makes of an ordinary file; a temporary file would be the owner's alone.
-fn readable() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(0o666)
 }
 
 /// Flushes a writer to its file.
 fn flush(mut writer: BufWriter<File>) -> io::Result<File> {
     writer.flush()?;
     writer.into_inner().map_err(|error| error.into_error())
-}
-
-/// An embedding of each row.
-fn split(embeddings: &[f32], width: usize) -> impl Iterator<Item = &[f32]> {
-    embeddings.chunks(width.max(1))
 }

@@ -99,8 +99,12 @@ impl From<&ModelConfig<'_>> for grpc::ModelConfig {
                 max_queue_delay_microseconds: batching.max_queue_delay_microseconds,
                 default_queue_policy: batching.default_queue_policy.map(|policy| grpc::ModelQueuePolicy {
                     max_queue_size: u32::try_from(policy.max_queue_size).unwrap_or(u32::MAX),
+                    default_timeout_microseconds: policy.default_timeout_microseconds,
+                    allow_timeout_override: policy.allow_timeout_override,
                     ..grpc::ModelQueuePolicy::default()
                 }),
+                priority_levels: batching.priority_levels.into(),
+                default_priority_level: batching.default_priority_level.into(),
                 ..grpc::ModelDynamicBatching::default()
             })),
             optimization: Some(grpc::ModelOptimizationPolicy {

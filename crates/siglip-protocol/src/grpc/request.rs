@@ -69,7 +69,7 @@ impl InferRequest {
             model_name: model, id, parameters, inputs, outputs, raw_input_contents, ..
         } = message;
         let mut request = InferRequest { id, default_form: OutputForm::Binary, ..InferRequest::default() };
-        request.parameters = read_parameters(parameters)?;
+        read_parameters(parameters, &mut request)?;
         let any_raw = !raw_input_contents.is_empty();
         let mut raw = raw_input_contents.into_iter();
         // Millions of inputs fit into a message: those before are not searched one by one.
@@ -86,20 +86,29 @@ impl InferRequest {
     }
 }
 
-fn read_parameters(parameters: Parameters) -> Result<Vec<Parameter>, GrpcRequestError> {
-    let mut read = Vec::new();
+fn read_parameters(parameters: Parameters, request: &mut InferRequest) -> Result<(), GrpcRequestError> {
     for (name, InferParameter { parameter_choice: value }) in parameters {
         use ParameterChoice as P;
-        // Sequences, priorities and time limits mean nothing to these models, but must be well formed.
+        // Sequences mean nothing to these models, but must be well formed.
         let (allowed, expected) = match name.as_str() {
             "sequence_id" => {
                 (matches!(value, Some(P::Int64Param(_) | P::StringParam(_))), "int64_param or string_param.")
             }
             "sequence_start" | "sequence_end" => (matches!(value, Some(P::BoolParam(_))), "bool_param."),
             "priority" => {
+                request.priority = match value {
+                    Some(P::Int64Param(level)) => u64::try_from(level).unwrap_or(0),
+                    Some(P::Uint64Param(level)) => level,
+                    _ => 0,
+                };
                 (matches!(value, Some(P::Int64Param(_) | P::Uint64Param(_))), "int64_param or uint64_param.")
             }
-            "timeout" => (matches!(value, Some(P::Int64Param(_))), "int64_param."),
+            "timeout" => {
+                if let Some(P::Int64Param(timeout)) = value {
+                    request.timeout_us = u64::try_from(timeout).unwrap_or(0);
+                }
+                (matches!(value, Some(P::Int64Param(_))), "int64_param.")
+            }
             "triton_enable_empty_final_response" => (matches!(value, Some(P::BoolParam(_))), "bool_param."),
             name if name.starts_with("triton_") => return Err(GrpcRequestError::ReservedParameter),
             _ => {
@@ -113,7 +122,7 @@ fn read_parameters(parameters: Parameters) -> Result<Vec<Parameter>, GrpcRequest
                         return Err(GrpcRequestError::ParameterType { name, expected });
                     }
                 };
-                read.push(Parameter { name, value });
+                request.parameters.push(Parameter { name, value });
                 continue;
             }
         };
@@ -121,7 +130,7 @@ fn read_parameters(parameters: Parameters) -> Result<Vec<Parameter>, GrpcRequest
             return Err(GrpcRequestError::ParameterType { name, expected });
         }
     }
-    Ok(read)
+    Ok(())
 }
 
 fn read_input(

@@ -40,6 +40,17 @@ pub fn read_i64(array: &Value<'_>, expected: usize) -> Result<Vec<i64>, DataErro
     if out.len() == expected { Ok(out) } else { Err(DataError::Count) }
 }
 
+/// The number of scalars in an array, nested in any way; 0 for any other value.
+pub fn count_scalars(array: &Value<'_>) -> usize {
+    let mut count = 0;
+    // Strings are stepped over whole: a bracket in one is none.
+    let counted = scalars(array, |text| {
+        count += 1;
+        Ok(Value::root(text).quoted().map_or_else(|| number_length(text), |quoted| quoted.len() + 2))
+    });
+    if counted.is_ok() { count } else { 0 }
+}
+
 /// Reads `expected` numbers, rounding each to `f64` and then to `f32`, as Triton does.
 ///
 /// # Errors

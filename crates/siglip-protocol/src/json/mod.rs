@@ -12,7 +12,7 @@ mod syntax;
 mod text;
 mod value;
 
-pub use data::{DataError, read_f32, read_i64, read_other, read_strings};
+pub use data::{DataError, count_scalars, read_f32, read_i64, read_other, read_strings};
 pub use syntax::{MAX_DEPTH, SyntaxError, SyntaxErrorKind, validate};
 pub use text::{unescape, write_string};
 pub use value::{AccessError, Element, Kind, Member, Value};

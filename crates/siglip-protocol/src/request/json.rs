@@ -69,22 +69,25 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn read_parameters(parameters: &Value<'_>, request: &mut InferRequest) -> Result<(), RequestError> {
+pub(super) fn read_parameters(
+    parameters: &Value<'_>,
+    request: &mut InferRequest,
+) -> Result<(), RequestError> {
     if parameters.kind() != Kind::Object {
         return Err(RequestError::Parameters(AccessError::NotObject));
     }
     for member in parameters.members() {
         let (name, value) = (member.name(), member.value);
         match &*name {
-            // Sequences, priorities and time limits mean nothing to these models, but must be well formed.
+            // Sequences mean nothing to these models, but must be well formed.
             b"sequence_id" => match value.unsigned() {
                 Ok(_) => {}
                 Err(_) => drop(value.string().map_err(field("sequence_id"))?),
             },
             b"sequence_start" => drop(value.bool().map_err(field("sequence_start"))?),
             b"sequence_end" => drop(value.bool().map_err(field("sequence_end"))?),
-            b"priority" => drop(value.unsigned().map_err(field("priority"))?),
-            b"timeout" => drop(value.unsigned().map_err(field("timeout"))?),
+            b"priority" => request.priority = value.unsigned().map_err(field("priority"))?,
+            b"timeout" => request.timeout_us = value.unsigned().map_err(field("timeout"))?,
             b"binary_data_output" => {
                 let binary = value.bool().map_err(field("binary_data_output"))?;
                 request.default_form = if binary { OutputForm::Binary } else { OutputForm::Json };
@@ -101,7 +104,7 @@ fn read_parameters(parameters: &Value<'_>, request: &mut InferRequest) -> Result
     Ok(())
 }
 
-fn parameter_value(value: &Value<'_>) -> Option<ParameterValue> {
+pub(super) fn parameter_value(value: &Value<'_>) -> Option<ParameterValue> {
     match value.kind() {
         Kind::String => value.string().ok().map(|value| ParameterValue::String(text(&value))),
         Kind::Bool => value.bool().ok().map(ParameterValue::Bool),
@@ -218,7 +221,7 @@ fn read_data(
     }
     let data = required(data, "data").and_then(|data| data.array()).map_err(field("data"))?;
     if datatype == Some(DataType::Bytes) {
-        return read_strings(&data, header);
+        return Ok(TensorData::Strings(read_strings(&data, header)?));
     }
     let count = shape.iter().try_fold(1_i64, |count, &dimension| count.checked_mul(dimension));
     let count = count.filter(|&count| count <= MAX_ELEMENTS).and_then(|count| usize::try_from(count).ok());
@@ -242,7 +245,8 @@ fn read_data(
     Ok(TensorData::Discarded)
 }
 
-fn read_strings(data: &Value<'_>, header: &Bytes) -> Result<TensorData, RequestError> {
+/// The strings of an array in `header`: slices of it where nothing was escaped.
+pub(super) fn read_strings(data: &Value<'_>, header: &Bytes) -> Result<Vec<Bytes>, RequestError> {
     let mut strings = Vec::new();
     json::read_strings(data, |quoted| {
         strings.push(match json::unescape(quoted) {
@@ -252,7 +256,7 @@ fn read_strings(data: &Value<'_>, header: &Bytes) -> Result<TensorData, RequestE
         });
     })
     .map_err(RequestError::BytesData)?;
-    Ok(TensorData::Strings(strings))
+    Ok(strings)
 }
 
 fn read_output(item: &Value<'_>) -> Result<OutputRequest, RequestError> {
@@ -305,12 +309,12 @@ fn required<'a>(value: Option<Value<'a>>, name: &'static str) -> Result<Value<'a
     value.ok_or(AccessError::Missing(name))
 }
 
-fn field(field: &'static str) -> impl Fn(AccessError) -> RequestError {
+pub(super) fn field(field: &'static str) -> impl Fn(AccessError) -> RequestError {
     move |error| RequestError::Field { field, error }
 }
 
 /// Names and ids are given back in replies, which are always UTF-8.
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -1,13 +1,14 @@
 //! A request in the queue.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use siglip::engine::{EngineInfo, Input, Tower};
 use tokio::sync::oneshot;
 
+use super::repeats::Places;
 use super::{Answer, BatchError};
 use crate::statistics::{Answered, Failure, ModelCounters, StepTimes};
 
@@ -82,6 +83,14 @@ impl Gathered {
         }
     }
 
+    /// Leaves one of each row. Images are not compared: nobody sends the same one twice within a batch.
+    pub(super) fn compact(&mut self, places: &mut Places, rows: usize, row_len: usize) {
+        match self {
+            Gathered::TokenIds(ids) if rows > 1 => places.compact(ids, row_len),
+            _ => places.all_distinct(rows),
+        }
+    }
+
     /// Appends `count` rows of `rows`, from row `first` on. Rows of the other tower append nothing, which the engine
     /// then reports.
     fn append(&mut self, rows: &Rows, first: usize, count: usize, row_len: usize) {
@@ -106,8 +115,40 @@ impl Gathered {
     }
 }
 
+/// What a caller that waits for a limited time and the engine's thread agree on: whether the request went into a batch
+/// in time. Whoever is first decides.
+#[derive(Debug, Default)]
+pub(super) struct Ticket(AtomicU8);
+
+impl Ticket {
+    const WAITING: u8 = 0;
+    const TAKEN: u8 = 1;
+    const EXPIRED: u8 = 2;
+
+    /// Gives the wait up; false if the request is in a batch already.
+    pub(super) fn expire(&self) -> bool {
+        self.decide(Self::EXPIRED)
+    }
+
+    fn take(&self) -> bool {
+        self.decide(Self::TAKEN)
+    }
+
+    fn is_expired(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::EXPIRED
+    }
+
+    fn decide(&self, state: u8) -> bool {
+        self.0.compare_exchange(Self::WAITING, state, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
 /// A request in the queue, or in a batch.
 pub(super) struct Job {
+    /// Its level in the queue, 0 for the first that is served.
+    level: usize,
+    /// If its wait is limited.
+    ticket: Option<Arc<Ticket>>,
     rows: Rows,
     /// Rows that went into a batch, this one or an earlier one.
     taken: usize,
@@ -123,19 +164,32 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(rows: Rows, counters: Arc<ModelCounters>, received: Instant, reply: Reply) -> Self {
+    pub(super) fn new(
+        rows: Rows,
+        level: usize,
+        ticket: Option<Arc<Ticket>>,
+        counters: Arc<ModelCounters>,
+        (received, queued): (Instant, Instant),
+        reply: Reply,
+    ) -> Self {
         Job {
+            level,
+            ticket,
             rows,
             taken: 0,
             in_batch: 0,
             embeddings: Vec::new(),
             counters,
             received,
-            queued: Instant::now(),
+            queued,
             queue_time: Duration::ZERO,
             steps: StepTimes::default(),
             reply,
         }
+    }
+
+    pub(super) fn level(&self) -> usize {
+        self.level
     }
 
     pub(super) fn queued(&self) -> Instant {
@@ -148,12 +202,26 @@ impl Job {
     }
 
     /// Whether nobody waits for the answer any more.
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.reply.is_closed()
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.reply.is_closed() || self.is_expired()
+    }
+
+    /// Whether it waited too long for its first batch, and its caller was told so.
+    pub(super) fn is_expired(&self) -> bool {
+        self.ticket.as_ref().is_some_and(|ticket| ticket.is_expired())
     }
 
     pub(super) fn is_complete(&self) -> bool {
         self.waiting() == 0
+    }
+
+    /// Its first token id: what tests know it by.
+    #[cfg(test)]
+    pub(super) fn id(&self) -> u32 {
+        match &self.rows.data {
+            RowData::TokenIds(ids) => ids.first().copied().unwrap_or_default(),
+            _ => 0,
+        }
     }
 
     pub(super) fn in_batch(&self) -> usize {
@@ -165,14 +233,18 @@ impl Job {
         self.taken - self.in_batch
     }
 
-    /// Takes up to `room` rows for the batch that starts `now`.
-    pub(super) fn take(&mut self, room: usize, now: Instant) {
+    /// Takes up to `room` rows for the batch that starts `now`; false if its caller has given up.
+    pub(super) fn take(&mut self, room: usize, now: Instant) -> bool {
         if self.taken == 0 {
+            if self.ticket.as_ref().is_some_and(|ticket| !ticket.take()) {
+                return false;
+            }
             self.queue_time = now.saturating_duration_since(self.queued);
             self.counters.pending.fetch_sub(1, Ordering::Relaxed);
         }
         self.in_batch = self.waiting().min(room);
         self.taken += self.in_batch;
+        true
     }
 
     /// Appends the rows taken for the batch to it.
@@ -180,12 +252,12 @@ impl Job {
         batch.append(&self.rows, self.first_in_batch(), self.in_batch, row_len);
     }
 
-    /// Keeps the embeddings of the rows taken for the batch.
-    pub(super) fn scatter(&mut self, embeddings: &[f32]) {
-        if self.embeddings.capacity() == 0 && self.in_batch > 0 {
-            self.embeddings.reserve_exact(embeddings.len() / self.in_batch * self.rows.count);
+    /// Keeps the embedding of the next row taken for the batch.
+    pub(super) fn scatter(&mut self, embedding: &[f32]) {
+        if self.embeddings.capacity() == 0 {
+            self.embeddings.reserve_exact(embedding.len() * self.rows.count);
         }
-        self.embeddings.extend_from_slice(embeddings);
+        self.embeddings.extend_from_slice(embedding);
     }
 
     /// Adds the times of the batch. If that completes the request, it is to be counted as answered.
@@ -213,11 +285,12 @@ impl Job {
         let _ = self.reply.send(Err(error));
     }
 
-    /// Counts the request as cancelled.
-    pub(super) fn cancel(&self) {
+    /// Counts the request as one that its caller gave up, or that waited too long.
+    pub(super) fn abandon(&self) {
         if self.taken == 0 {
             self.counters.pending.fetch_sub(1, Ordering::Relaxed);
         }
-        self.counters.record_failure(Failure::Canceled, self.received.elapsed());
+        let failure = if self.is_expired() { Failure::Rejected } else { Failure::Canceled };
+        self.counters.record_failure(failure, self.received.elapsed());
     }
 }

@@ -5,19 +5,23 @@
 //! the engine computes a batch, arrivals pile up in the channel, and they are the next batch: an idle engine never
 //! waits, unless the options say that it should, and a busy one finds ever larger batches.
 //!
-//! - **Order.** First come, first served. A request whose rows do not all fit into a batch is split over two.
+//! - **Order.** First come, first served, on each level of priority. A request whose rows do not all fit into a batch is split over two.
 //! - **Admission** is one rule for every door, counted in rows: a request that would make the queue longer than its
 //!   bound is refused at once. What was taken in is never dropped.
+//! - **Time.** A request whose wait is limited and over is answered at that moment, whatever the engine does.
 //! - **Cancellation.** Whoever stops waiting for an answer drops the receiver. Before every batch the queue is cleared
 //!   of such requests.
 //! - **Failure.** If a batch fails or panics, the request at fault fails alone: the others are computed without it.
 
+mod canary;
 mod job;
+mod queue;
+mod repeats;
 mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use siglip::engine::{Engine, EngineError, EngineInfo};
@@ -25,7 +29,8 @@ use siglip_protocol::Code;
 use tokio::sync::oneshot;
 
 pub(crate) use job::Rows;
-use job::{Job, Reply};
+use job::{Job, Reply, Ticket};
+pub use queue::QueuePolicy;
 use worker::Worker;
 
 use crate::histogram::{self, Histogram};
@@ -49,6 +54,8 @@ pub(crate) struct Answer {
 pub(crate) enum BatchError {
     #[error("Exceeds maximum queue size")]
     QueueFull,
+    #[error("Request timeout expired")]
+    TimedOut,
     #[error(transparent)]
     Engine(EngineError),
     #[error("the engine panicked while it computed this request: {0}")]
@@ -60,7 +67,7 @@ pub(crate) enum BatchError {
 impl BatchError {
     pub(crate) fn code(&self) -> Code {
         match self {
-            BatchError::QueueFull | BatchError::Stopped => Code::Unavailable,
+            BatchError::QueueFull | BatchError::TimedOut | BatchError::Stopped => Code::Unavailable,
             BatchError::Engine(EngineError::TokenId { .. }) => Code::InvalidArgument,
             BatchError::Engine(_) | BatchError::Panicked(_) => Code::Internal,
         }
@@ -72,6 +79,23 @@ impl BatchError {
 pub(crate) struct BatcherOptions {
     pub(crate) max_queue_delay: Duration,
     pub(crate) max_queue_size: usize,
+    pub(crate) policy: QueuePolicy,
+    /// How often an idle engine is asked something whose answer is known; zero for never.
+    pub(crate) canary_interval: Duration,
+    /// For the metrics; 0 if unknown.
+    pub(crate) peak_flops: f64,
+}
+
+/// What is to become of a request beside being computed.
+pub(crate) struct Admission {
+    /// The counters of the model that was asked.
+    pub(crate) counters: Arc<ModelCounters>,
+    /// When the request arrived.
+    pub(crate) received: Instant,
+    /// As the request has it; 0 if it has none.
+    pub(crate) priority: u64,
+    /// As the request has it; zero if it has none.
+    pub(crate) timeout: Duration,
 }
 
 /// What the doors and the metrics see of a batcher.
@@ -83,7 +107,17 @@ pub(crate) struct Gauges {
     pub(crate) batch_rows: Histogram,
     pub(crate) refused: AtomicU64,
     pub(crate) cancelled: AtomicU64,
+    pub(crate) timed_out: AtomicU64,
+    /// Rows that were not computed because the same ones were, in the same batch.
+    pub(crate) repeated_rows: AtomicU64,
+    pub(crate) computed_rows: AtomicU64,
+    pub(crate) busy_us: AtomicU64,
     pub(crate) panics: AtomicU64,
+    /// What is wrong with the engine.
+    fault: Mutex<Option<String>>,
+    /// When the last batch ended, in milliseconds since `started`.
+    last_batch_ms: AtomicU64,
+    started: Instant,
 }
 
 impl Gauges {
@@ -98,6 +132,27 @@ impl Gauges {
 
     fn release(&self, rows: usize) {
         self.queued_rows.fetch_sub(rows, Ordering::Relaxed);
+    }
+
+    fn set_fault(&self, fault: Option<String>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// What is wrong with the engine, if anything is.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes down that a batch has ended.
+    fn progress(&self) {
+        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_batch_ms.store(since, Ordering::Relaxed);
+    }
+
+    /// Whether rows wait although no batch has ended for `time`.
+    pub(crate) fn is_stuck(&self, time: Duration) -> bool {
+        let last = Duration::from_millis(self.last_batch_ms.load(Ordering::Relaxed));
+        self.queued_rows() > 0 && self.started.elapsed().saturating_sub(last) > time
     }
 
     pub(crate) fn queued_rows(&self) -> usize {
@@ -115,6 +170,8 @@ pub(crate) struct Batcher {
     jobs: mpsc::Sender<Job>,
     info: EngineInfo,
     gauges: Arc<Gauges>,
+    policy: QueuePolicy,
+    peak_flops: f64,
 }
 
 impl Batcher {
@@ -127,16 +184,28 @@ impl Batcher {
             batch_rows: Histogram::new(histogram::ROWS),
             refused: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
+            timed_out: AtomicU64::new(0),
+            repeated_rows: AtomicU64::new(0),
+            computed_rows: AtomicU64::new(0),
+            busy_us: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            fault: Mutex::default(),
+            last_batch_ms: AtomicU64::new(0),
+            started: Instant::now(),
         });
         let (jobs, arrivals) = mpsc::channel();
-        let worker = Worker::new(engine, arrivals, gauges.clone(), options.max_queue_delay);
+        let worker = Worker::new(engine, arrivals, gauges.clone(), &options);
         std::thread::Builder::new().name(format!("siglip-{}", info.tower)).spawn(|| worker.run())?;
-        Ok(Batcher { jobs, info, gauges })
+        Ok(Batcher { jobs, info, gauges, policy: options.policy, peak_flops: options.peak_flops })
     }
 
     pub(crate) fn info(&self) -> &EngineInfo {
         &self.info
+    }
+
+    /// What the machine could do, in floating-point operations a second; 0 if unknown.
+    pub(crate) fn peak_flops(&self) -> f64 {
+        self.peak_flops
     }
 
     pub(crate) fn gauges(&self) -> &Gauges {
@@ -154,14 +223,8 @@ impl Batcher {
     }
 
     /// Queues a request and waits for its answer. Dropping the future cancels the request.
-    ///
-    /// `counters` are those of the model that was asked, `received` is when the request arrived.
-    pub(crate) async fn embed(
-        &self,
-        rows: Rows,
-        counters: Arc<ModelCounters>,
-        received: Instant,
-    ) -> Result<Answer, BatchError> {
+    pub(crate) async fn embed(&self, rows: Rows, admission: Admission) -> Result<Answer, BatchError> {
+        let Admission { counters, received, priority, timeout } = admission;
         let count = rows.count();
         if !self.gauges.admit(count) {
             self.gauges.refused.fetch_add(1, Ordering::Relaxed);
@@ -169,9 +232,21 @@ impl Batcher {
             return Err(BatchError::QueueFull);
         }
         counters.pending.fetch_add(1, Ordering::Relaxed);
-        let (reply, answer): (Reply, _) = oneshot::channel();
+        let (reply, mut answer): (Reply, _) = oneshot::channel();
+        let queued = Instant::now();
+        let limit = self.policy.timeout(timeout).map(|timeout| (timeout, Arc::new(Ticket::default())));
+        let ticket = limit.as_ref().map(|(_, ticket)| ticket.clone());
+        let level = self.policy.level(priority);
         // Without its thread, which ends only after all batchers are gone, the answer fails right below.
-        let _ = self.jobs.send(Job::new(rows, counters, received, reply));
+        let _ = self.jobs.send(Job::new(rows, level, ticket, counters, (received, queued), reply));
+        if let Some((timeout, ticket)) = limit {
+            match tokio::time::timeout(timeout, &mut answer).await {
+                Ok(answer) => return answer.unwrap_or(Err(BatchError::Stopped)),
+                Err(_) if ticket.expire() => return Err(BatchError::TimedOut),
+                // It is being computed.
+                Err(_) => {}
+            }
+        }
         answer.await.unwrap_or(Err(BatchError::Stopped))
     }
 }

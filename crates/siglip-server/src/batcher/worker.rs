@@ -1,7 +1,6 @@
 //! The thread that owns an engine and its queue.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use siglip::engine::{Engine, EngineError};
 
+use super::canary::Canary;
 use super::job::{Gathered, Job};
-use super::{BatchError, Gauges};
+use super::queue::{Formed, Queue};
+use super::repeats::Places;
+use super::{BatchError, BatcherOptions, Gauges};
 use crate::statistics::{Answered, StepTimes};
 
 pub(super) struct Worker {
@@ -22,8 +24,10 @@ pub(super) struct Worker {
     max_batch_size: usize,
     row_len: usize,
     embedding_size: usize,
-    queue: VecDeque<Job>,
+    queue: Queue,
+    canary: Canary,
     gathered: Gathered,
+    places: Places,
     output: Vec<f32>,
 }
 
@@ -32,7 +36,7 @@ impl Worker {
         engine: Box<dyn Engine>,
         arrivals: Receiver<Job>,
         gauges: Arc<Gauges>,
-        max_queue_delay: Duration,
+        options: &BatcherOptions,
     ) -> Self {
         let info = engine.info();
         Worker {
@@ -41,11 +45,13 @@ impl Worker {
             embedding_size: info.embedding_size,
             gathered: Gathered::new(info),
             output: vec![0.0; info.max_batch_size * info.embedding_size],
-            queue: VecDeque::new(),
+            places: Places::default(),
+            canary: Canary::new(info, options.canary_interval),
+            queue: Queue::new(&options.policy),
             engine,
             arrivals,
             gauges,
-            max_queue_delay,
+            max_queue_delay: options.max_queue_delay,
         }
     }
 
@@ -59,59 +65,59 @@ impl Worker {
 
     /// Waits for a request, and for more if the options say so; false at the end.
     fn wait(&mut self) -> bool {
-        if self.queue.is_empty() {
-            match self.arrivals.recv() {
-                Ok(job) => self.queue.push_back(job),
-                Err(_) => return false,
+        while self.queue.is_empty() {
+            let arrival = match self.canary.wait() {
+                Some(time) => self.arrivals.recv_timeout(time),
+                None => self.arrivals.recv().map_err(RecvTimeoutError::from),
+            };
+            match arrival {
+                Ok(job) => self.queue.push(job),
+                Err(RecvTimeoutError::Timeout) => self.ask_canary(),
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
-        self.queue.extend(self.arrivals.try_iter());
+        self.arrivals.try_iter().for_each(|job| self.queue.push(job));
         if self.max_queue_delay > Duration::ZERO {
             self.wait_for_company();
         }
         true
     }
 
+    fn ask_canary(&mut self) {
+        let answer = self.canary.ask(self.engine.as_mut()).err();
+        if let Some(fault) = &answer {
+            tracing::error!("not ready any more: {fault}");
+        }
+        self.gauges.set_fault(answer);
+    }
+
     /// Waits until a batch is full or the first request has waited long enough.
     fn wait_for_company(&mut self) {
-        let Some(deadline) = self.queue.front().map(|job| job.queued() + self.max_queue_delay) else {
-            return;
-        };
-        let mut waiting: usize = self.queue.iter().map(Job::waiting).sum();
+        let Some(oldest) = self.queue.oldest() else { return };
+        let deadline = oldest + self.max_queue_delay;
+        let mut waiting = self.queue.rows();
         while waiting < self.max_batch_size {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.arrivals.recv_timeout(left) {
                 Ok(job) => {
                     waiting += job.waiting();
-                    self.queue.push_back(job);
+                    self.queue.push(job);
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    /// Takes the next batch from the queue, which is first cleared of requests that nobody waits for.
+    /// Takes the next batch from the queue, which is cleared of requests that nobody waits for.
     fn form(&mut self) -> Vec<Job> {
-        self.queue.retain(|job| {
-            let cancelled = job.is_cancelled();
-            if cancelled {
-                self.gauges.release(job.waiting());
-                self.gauges.cancelled.fetch_add(1, Ordering::Relaxed);
-                job.cancel();
-            }
-            !cancelled
-        });
-        let now = Instant::now();
-        let mut room = self.max_batch_size;
-        let mut batch = Vec::new();
-        while room > 0
-            && let Some(mut job) = self.queue.pop_front()
-        {
-            job.take(room, now);
-            room -= job.in_batch();
-            self.gauges.release(job.in_batch());
-            batch.push(job);
+        let Formed { batch, abandoned } = self.queue.form(self.max_batch_size, Instant::now());
+        for job in abandoned {
+            self.gauges.release(job.waiting());
+            let count = if job.is_expired() { &self.gauges.timed_out } else { &self.gauges.cancelled };
+            count.fetch_add(1, Ordering::Relaxed);
+            job.abandon();
         }
+        self.gauges.release(batch.iter().map(Job::in_batch).sum());
         batch
     }
 
@@ -127,7 +133,7 @@ impl Worker {
                 Ok(()) => self.settle(group, steps),
                 Err(error) => {
                     record(&group, steps, &[]);
-                    if let Some((index, row)) = row_at_fault(&group, &error) {
+                    if let Some((index, row)) = self.row_at_fault(&group, &error) {
                         self.fail(group.remove(index), error_for(&error, row));
                         groups.push(group);
                     } else if group.len() == 1 {
@@ -139,6 +145,22 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// The request whose row the error names, and which of its rows that is.
+    fn row_at_fault(&self, group: &[Job], failed: &Failed) -> Option<(usize, usize)> {
+        let Failed::Engine(EngineError::NotFinite { row } | EngineError::TokenId { row, .. }) = failed else {
+            return None;
+        };
+        let row = self.places.first_row(*row);
+        let mut start = 0;
+        for (index, job) in group.iter().enumerate() {
+            if (start..start + job.in_batch()).contains(&row) {
+                return Some((index, job.first_in_batch() + row - start));
+            }
+            start += job.in_batch();
+        }
+        None
     }
 
     /// Answers a request with an error. Rows of it that still wait are not computed.
@@ -155,8 +177,10 @@ impl Worker {
         for job in group {
             job.gather(&mut self.gathered, self.row_len);
         }
+        self.gathered.compact(&mut self.places, rows, self.row_len);
+        let computed = self.places.computed();
         let gathered = Instant::now();
-        let output = self.output.get_mut(..rows * self.embedding_size).unwrap_or_default();
+        let output = self.output.get_mut(..computed * self.embedding_size).unwrap_or_default();
         let engine = &mut self.engine;
         let input = self.gathered.as_input();
         // The engine says of itself that it can be used again after an error. After a panic it is used again because
@@ -164,6 +188,11 @@ impl Worker {
         let result = catch_unwind(AssertUnwindSafe(|| engine.embed(input, output)));
         let steps = StepTimes { input: gathered - start, infer: gathered.elapsed(), ..StepTimes::default() };
         self.gauges.batch_rows.record(rows as f64);
+        self.gauges.progress();
+        self.gauges.computed_rows.fetch_add(computed as u64, Ordering::Relaxed);
+        self.gauges.repeated_rows.fetch_add((rows - computed) as u64, Ordering::Relaxed);
+        let busy = u64::try_from(steps.infer.as_micros()).unwrap_or(u64::MAX);
+        self.gauges.busy_us.fetch_add(busy, Ordering::Relaxed);
         let result = match result {
             Ok(result) => result.map_err(Failed::Engine),
             Err(panic) => {
@@ -180,13 +209,12 @@ impl Worker {
     /// Hands out the embeddings of a group and answers the requests that are complete.
     fn settle(&mut self, mut group: Vec<Job>, mut steps: StepTimes) {
         let start = Instant::now();
-        let mut rest = self.output.as_slice();
         let mut rows = 0;
         for job in &mut group {
-            let (embeddings, others) =
-                rest.split_at_checked(job.in_batch() * self.embedding_size).unwrap_or_default();
-            job.scatter(embeddings);
-            rest = others;
+            for row in rows..rows + job.in_batch() {
+                let start = self.places.of(row) * self.embedding_size;
+                job.scatter(self.output.get(start..start + self.embedding_size).unwrap_or_default());
+            }
             rows += job.in_batch();
         }
         steps.output = start.elapsed();
@@ -225,21 +253,6 @@ fn error_for(failed: &Failed, row: usize) -> BatchError {
         }),
         Failed::Panic(message) => BatchError::Panicked(message.clone()),
     }
-}
-
-/// The request whose row the error names, and which of its rows that is.
-fn row_at_fault(group: &[Job], failed: &Failed) -> Option<(usize, usize)> {
-    let Failed::Engine(EngineError::NotFinite { row } | EngineError::TokenId { row, .. }) = failed else {
-        return None;
-    };
-    let mut start = 0;
-    for (index, job) in group.iter().enumerate() {
-        if (start..start + job.in_batch()).contains(row) {
-            return Some((index, job.first_in_batch() + row - start));
-        }
-        start += job.in_batch();
-    }
-    None
 }
 
 /// Counts a batch for every model that has rows in it.

@@ -4,6 +4,7 @@
 //! parameter `embed_model` picks one, and without it the first is meant. A variant takes one or two [`Form`]s of input:
 //! `siglip_text` takes token ids or texts, and the name of the tensor tells which.
 
+mod cached;
 mod image;
 mod kinds;
 mod text;
@@ -12,9 +13,9 @@ mod zero_shot;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use siglip_protocol::{InferRequest, ModelSpec, OutputData, ParameterValue};
+use siglip_protocol::{InferRequest, ModelSpec, OutputData, ParameterValue, TensorSpec};
 
-use crate::batcher::{self, BatchError, Batcher, Rows};
+use crate::batcher::{self, Admission, BatchError, Batcher, Rows};
 use crate::catalogue::{TextTower, VisionTower};
 use crate::error::InferError;
 use crate::prepare::PreparationError;
@@ -107,18 +108,25 @@ impl Endpoint {
         &self.default.form.spec
     }
 
+    /// The tensor of that name, of either form.
+    pub(crate) fn input(&self, name: &str) -> Option<&TensorSpec> {
+        let forms = std::iter::once(&self.default.form).chain(&self.default.other_form);
+        forms.flat_map(|form| &form.spec.inputs).find(|input| input.name == name)
+    }
+
     pub(crate) fn counters(&self) -> &ModelCounters {
         &self.counters
     }
 
     /// The default model's batcher, if it takes one to answer.
     pub(crate) fn batcher(&self) -> Option<&Batcher> {
-        match &self.default.form.task {
-            Task::EmbedIds(tower) | Task::EmbedTexts(tower) => Some(&tower.batcher),
-            Task::EmbedPixels(tower) | Task::EmbedImages(tower) => Some(&tower.batcher),
-            Task::ZeroShot(zero_shot) => Some(&zero_shot.vision.batcher),
-            Task::Tokenize(_) | Task::Process(_) => None,
-        }
+        self.default.form.batchers().into_iter().next()
+    }
+
+    /// What is wrong with an engine that it needs, if anything is.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let variants = std::iter::once(&self.default).chain(&self.others);
+        variants.map(|variant| &variant.form).find_map(Form::fault)
     }
 
     /// Checks, prepares and computes a request that was received at `received`.
@@ -128,18 +136,21 @@ impl Endpoint {
         received: Instant,
     ) -> Result<Outcome, InferError> {
         let form = self.variant(request)?.form(request);
+        if let Some(fault) = form.fault() {
+            return Err(InferError::NotReady(fault));
+        }
         let spec = &form.spec;
         match &form.task {
             Task::EmbedIds(tower) => {
                 let (count, inputs) = spec.check(request)?;
                 let ids = text::read_ids(tower.batcher.info(), inputs)?;
-                self.embed(&tower.batcher, Rows::token_ids(count, ids), spec, request, received).await
+                self.embed_ids(tower, (count, ids), spec, request, received).await
             }
             Task::EmbedTexts(tower) => {
                 let (count, inputs) = spec.check(request)?;
                 tower.batcher.check_room(count).map_err(|error| refused(request, error))?;
                 let ids = text::token_ids(tower, inputs, request).await?;
-                self.embed(&tower.batcher, Rows::token_ids(count, ids), spec, request, received).await
+                self.embed_ids(tower, (count, ids), spec, request, received).await
             }
             Task::EmbedPixels(tower) => {
                 let (count, inputs) = spec.check(request)?;
@@ -198,7 +209,7 @@ impl Endpoint {
         received: Instant,
     ) -> Result<Outcome, InferError> {
         let count = rows.count();
-        let answer = batcher.embed(rows, self.counters.clone(), received).await;
+        let answer = batcher.embed(rows, admission(&self.counters, request, received)).await;
         let batcher::Answer { embeddings, batch_rows, queue, compute } =
             answer.map_err(|error| refused(request, error))?;
         let shape = vec![count, batcher.info().embedding_size];
@@ -219,6 +230,23 @@ impl Endpoint {
     }
 }
 
+impl Form {
+    /// What is wrong with an engine that it needs, if anything is.
+    fn fault(&self) -> Option<String> {
+        self.batchers().into_iter().find_map(|batcher| batcher.gauges().fault())
+    }
+
+    /// The batchers that it takes to answer.
+    fn batchers(&self) -> Vec<&Batcher> {
+        match &self.task {
+            Task::EmbedIds(tower) | Task::EmbedTexts(tower) => vec![&tower.batcher],
+            Task::EmbedPixels(tower) | Task::EmbedImages(tower) => vec![&tower.batcher],
+            Task::ZeroShot(zero_shot) => vec![&zero_shot.vision.batcher, &zero_shot.text.batcher],
+            Task::Tokenize(_) | Task::Process(_) => Vec::new(),
+        }
+    }
+}
+
 impl Variant {
     /// The form that a request has, by the name of its first tensor.
     fn form(&self, request: &InferRequest) -> &Form {
@@ -227,6 +255,15 @@ impl Variant {
             first.is_some_and(|input| form.spec.inputs.iter().any(|spec| spec.name == input.name))
         };
         self.other_form.as_ref().filter(named).unwrap_or(&self.form)
+    }
+}
+
+fn admission(counters: &Arc<ModelCounters>, request: &InferRequest, received: Instant) -> Admission {
+    Admission {
+        counters: counters.clone(),
+        received,
+        priority: request.priority,
+        timeout: Duration::from_micros(request.timeout_us),
     }
 }
 

@@ -11,7 +11,7 @@ use siglip_protocol::{CheckedInput, InferRequest, ParameterValue};
 
 use super::image::pixel_values;
 use super::text::{encode, prepare, strings};
-use super::{Outcome, Values, refused};
+use super::{Outcome, Values, admission, refused};
 use crate::batcher::{Answer, Rows};
 use crate::catalogue::{TextTower, VisionTower};
 use crate::error::InferError;
@@ -92,7 +92,8 @@ impl ZeroShot {
         let Question { images, count, labels, texts } = question;
         let images = pixel_values(&self.vision, images, request).await?;
         let texts = self.embed_labels(texts, request).await?;
-        let answer = self.vision.batcher.embed(Rows::pixel_rows(images), counters.clone(), received).await;
+        let admission = admission(counters, request, received);
+        let answer = self.vision.batcher.embed(Rows::pixel_rows(images), admission).await;
         let Answer { embeddings, batch_rows, queue, compute } =
             answer.map_err(|error| refused(request, error))?;
 
@@ -118,12 +119,13 @@ impl ZeroShot {
         texts: Vec<Arc<str>>,
         request: &InferRequest,
     ) -> Result<Vec<Arc<[f32]>>, InferError> {
-        let known: Option<Vec<_>> = texts.iter().map(|text| self.labels.get(text)).collect();
+        let known: Option<Vec<_>> = texts.iter().map(|text| self.labels.embeddings.get(&**text)).collect();
         if let Some(known) = known {
             return Ok(known);
         }
         let _turn = self.labels.compute().await;
-        let mut found: Vec<Option<Arc<[f32]>>> = texts.iter().map(|text| self.labels.get(text)).collect();
+        let mut found: Vec<Option<Arc<[f32]>>> =
+            texts.iter().map(|text| self.labels.embeddings.get(&**text)).collect();
         let missing: Vec<usize> =
             (0..texts.len()).filter(|&at| found.get(at).is_some_and(Option::is_none)).collect();
         // A batch at a time: other callers' texts have their turn in between.
@@ -134,7 +136,7 @@ impl ZeroShot {
             for (&at, embedding) in places.iter().zip(embeddings.chunks_exact(columns)) {
                 let embedding: Arc<[f32]> = embedding.into();
                 if let (Some(text), Some(place)) = (texts.get(at), found.get_mut(at)) {
-                    self.labels.insert(text.clone(), embedding.clone());
+                    self.labels.embeddings.insert(text.clone(), embedding.clone());
                     *place = Some(embedding);
                 }
             }
@@ -162,7 +164,8 @@ impl ZeroShot {
         let ids = prepare(&self.text, length, request, encode).await??;
         // Labels are not inferences of the model that was asked; nobody reads these counters.
         let counters = Arc::new(ModelCounters::new());
-        let answer = self.text.batcher.embed(Rows::token_ids(count, ids), counters, Instant::now()).await;
+        let admission = admission(&counters, request, Instant::now());
+        let answer = self.text.batcher.embed(Rows::token_ids(count, ids), admission).await;
         Ok(answer.map_err(|error| refused(request, error))?.embeddings)
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn server_metadata() -> grpc::ServerMetadataResponse {
 
 pub(super) fn model_ready(state: &ServerState, name: &str, version: &str) -> Result<bool, Status> {
     match state.registry.find(name, Some(version)) {
-        Ok(_) => Ok(true),
+        Ok(endpoint) => Ok(endpoint.fault().is_none()),
         Err(error) if error.means_not_ready() => Ok(false),
         Err(error) => Err(error.into()),
     }
@@ -57,7 +57,7 @@ pub(super) fn index(
         name: entry.name.to_owned(),
         version: entry.version.to_owned(),
         state: entry.state.to_owned(),
-        reason: entry.reason.to_owned(),
+        reason: entry.reason,
     });
     Ok(entries.collect())
 }

@@ -50,6 +50,7 @@ mod health_generated {
 pub(crate) async fn serve(listener: Listener, state: Arc<ServerState>, mut stop: watch::Receiver<bool>) {
     let limit = state.options.max_body_bytes;
     let (header_timeout, body_timeout) = (state.options.header_timeout, state.options.body_timeout);
+    let health = health::Health(state.clone());
     let inference = GrpcInferenceServiceServer::new(Service::new(state))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX)
@@ -61,7 +62,7 @@ pub(crate) async fn serve(listener: Listener, state: Arc<ServerState>, mut stop:
         .http2_keepalive_timeout(Some(PONG.min(header_timeout)))
         .layer(watch)
         .add_service(inference)
-        .add_service(HealthServer::new(health::Health));
+        .add_service(HealthServer::new(health));
     // The descriptors are those of this build; if they were not, only reflection would be missing.
     match tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)

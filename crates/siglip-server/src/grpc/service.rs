@@ -35,14 +35,16 @@ impl GrpcInferenceService for Service {
         &self,
         _: Request<grpc::ServerLiveRequest>,
     ) -> Result<Response<grpc::ServerLiveResponse>, Status> {
-        Ok(Response::new(grpc::ServerLiveResponse { live: true }))
+        Ok(Response::new(grpc::ServerLiveResponse {
+            live: self.state.registry.is_live(self.state.options.stuck_after),
+        }))
     }
 
     async fn server_ready(
         &self,
         _: Request<grpc::ServerReadyRequest>,
     ) -> Result<Response<grpc::ServerReadyResponse>, Status> {
-        Ok(Response::new(grpc::ServerReadyResponse { ready: true }))
+        Ok(Response::new(grpc::ServerReadyResponse { ready: self.state.registry.is_ready() }))
     }
 
     async fn model_ready(

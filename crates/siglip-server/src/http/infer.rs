@@ -5,11 +5,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::{HeaderName, HeaderValue, StatusCode};
-use http_body_util::Full;
 use siglip_protocol::InferRequest;
 use siglip_protocol::compression::{self, Encoding};
 
-use super::reply::{self, BINARY_TYPE, JSON_TYPE, Reply};
+use super::reply::{self, BINARY_TYPE, Body, JSON_TYPE, Reply};
 use crate::endpoint::{Endpoint, Outcome};
 use crate::error::InferError;
 use crate::state::ServerState;
@@ -79,7 +78,7 @@ fn success(endpoint: &Endpoint, request: &InferRequest, outcome: &Outcome, heade
     headers.insert(BATCH_SIZE, outcome.batch_rows.into());
     headers.insert(QUEUE_US, micros(outcome.queue));
     headers.insert(COMPUTE_US, micros(outcome.compute));
-    *reply.body_mut() = Full::new(Bytes::from(body));
+    *reply.body_mut() = Body::from(body);
     reply
 }
 

@@ -58,7 +58,8 @@ impl ManageError {
 pub(super) async fn answer(state: &ServerState, route: &Route<'_>, method: &Method, body: &[u8]) -> Reply {
     let result = match *route {
         Route::Server => Ok(document(&describe::server())),
-        Route::Live | Route::Ready => Ok(reply::health(true)),
+        Route::Live => Ok(reply::health(state.registry.is_live(state.options.stuck_after))),
+        Route::Ready => Ok(reply::health(state.registry.is_ready())),
         Route::AllStatistics => {
             let model_stats =
                 state.registry.endpoints().iter().map(|endpoint| describe::statistics(endpoint)).collect();
@@ -81,7 +82,8 @@ pub(super) async fn answer(state: &ServerState, route: &Route<'_>, method: &Meth
 
 fn model(state: &ServerState, name: &str, version: Option<&str>, action: ModelAction) -> Reply {
     match (action, state.registry.find(name, version)) {
-        (ModelAction::Ready, Ok(_)) => reply::health(true),
+        (ModelAction::Ready, Ok(endpoint)) if endpoint.fault().is_none() => reply::health(true),
+        (ModelAction::Ready, Ok(_)) => reply::plain_error(StatusCode::BAD_REQUEST, "Model version not ready"),
         (ModelAction::Ready, Err(error)) if error.means_not_ready() => {
             reply::plain_error(StatusCode::BAD_REQUEST, "Model version not ready")
         }

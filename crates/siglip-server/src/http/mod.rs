@@ -2,6 +2,7 @@
 
 mod body;
 mod connection;
+mod generate;
 mod infer;
 mod manage;
 mod memory;
@@ -39,11 +40,14 @@ pub(crate) async fn answer(state: &ServerState, request: Request<Incoming>) -> R
         Route::Model { name, version, action: ModelAction::Infer } => {
             infer::answer(state, name, version, &head.headers, body, received).await
         }
+        Route::Model { name, version, action: ModelAction::Generate { stream } } => {
+            generate::answer(state, name, version, stream, body, received).await
+        }
         route => manage::answer(state, &route, &head.method, &body).await,
     }
 }
 
 /// Answers a request on the metrics' port.
 pub(crate) fn answer_metrics(state: &ServerState, request: &Request<Incoming>) -> Reply {
-    metrics_door::answer(&state.registry, request.method(), request.uri().path())
+    metrics_door::answer(state, request.method(), request.uri().path())
 }

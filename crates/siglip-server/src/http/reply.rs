@@ -1,8 +1,13 @@
 //! Replies, and the table from errors to them.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper::ext::ReasonPhrase;
 use siglip_protocol::compression::DecompressError;
@@ -12,7 +17,57 @@ use super::body::BodyError;
 use crate::batcher::BatchError;
 use crate::error::{InferError, LookupError};
 
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(super) type Reply = Response<Body>;
+
+/// The body of a reply: there as a whole, whether its length is announced or not.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// `Content-Length`.
+    Whole(Full<Bytes>),
+    /// `Transfer-Encoding: chunked`.
+    Chunked(Option<Bytes>),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Body::Whole(Full::default())
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Body::Whole(Full::from(bytes))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Body::Whole(whole) => Pin::new(whole).poll_frame(context),
+            Body::Chunked(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Whole(whole) => whole.is_end_stream(),
+            Body::Chunked(bytes) => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Whole(whole) => whole.size_hint(),
+            Body::Chunked(_) => SizeHint::default(),
+        }
+    }
+}
 
 pub(super) const JSON_TYPE: HeaderValue = HeaderValue::from_static("application/json");
 pub(super) const PLAIN_TYPE: HeaderValue = HeaderValue::from_static("text/plain");
@@ -64,6 +119,7 @@ fn form(error: &InferError) -> ErrorForm {
         | InferError::Prompt(_)
         | InferError::ParameterType { .. }
         | InferError::EmbedModel { .. }
+        | InferError::NotReady(_)
         | InferError::Preparation
         | InferError::OutputRegion(_)
         | InferError::Batch(_) => ErrorForm::Plain,
@@ -159,12 +215,12 @@ pub(super) fn with_body(status: StatusCode, content_type: HeaderValue, body: Vec
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(CONTENT_LENGTH, body.len().into());
-    *reply.body_mut() = Full::new(Bytes::from(body));
+    *reply.body_mut() = Body::from(body);
     reply
 }
 
 pub(super) fn empty(status: StatusCode) -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Body::default());
     *reply.status_mut() = status;
     reply
 }
@@ -173,5 +229,5 @@ fn set_plain(reply: &mut Reply, body: Vec<u8>) {
     let headers = reply.headers_mut();
     headers.insert(CONTENT_LENGTH, body.len().into());
     headers.insert(CONTENT_TYPE, PLAIN_TYPE);
-    *reply.body_mut() = Full::new(Bytes::from(body));
+    *reply.body_mut() = Body::from(body);
 }

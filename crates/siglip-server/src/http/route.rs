@@ -44,6 +44,7 @@ pub(super) enum ModelAction {
     Config,
     Statistics,
     Infer,
+    Generate { stream: bool },
 }
 
 impl<'a> Route<'a> {
@@ -105,6 +106,8 @@ impl<'a> Route<'a> {
             ["config"] => ModelAction::Config,
             ["stats"] => ModelAction::Statistics,
             ["infer"] => ModelAction::Infer,
+            ["generate"] => ModelAction::Generate { stream: false },
+            ["generate_stream"] => ModelAction::Generate { stream: true },
             _ => return Route::Unknown,
         };
         if name.is_empty() { Route::Unknown } else { Route::Model { name, version, action } }
@@ -118,7 +121,7 @@ impl<'a> Route<'a> {
         use ErrorForm::{Json, Plain};
         Some(match self {
             Route::Live | Route::Ready | Route::Model { action: ModelAction::Ready, .. } => (GET, Plain),
-            Route::Model { action: ModelAction::Infer, .. } => (POST, Plain),
+            Route::Model { action: ModelAction::Infer | ModelAction::Generate { .. }, .. } => (POST, Plain),
             Route::Server | Route::AllStatistics | Route::Model { .. } => (GET, Json),
             Route::SystemMemory { action: MemoryAction::Status, .. }
             | Route::CudaMemory { action: MemoryAction::Status, .. } => (GET, Json),
@@ -164,6 +167,12 @@ mod tests {
         assert_eq!(Route::of("/v2/models/stats"), Route::AllStatistics);
         assert_eq!(Route::of("/v2/models/m"), model("m", None, ModelAction::Metadata));
         assert_eq!(Route::of("/v2/models/m/infer"), model("m", None, ModelAction::Infer));
+        let generate = |stream| ModelAction::Generate { stream };
+        assert_eq!(Route::of("/v2/models/m/generate"), model("m", None, generate(false)));
+        assert_eq!(
+            Route::of("/v2/models/m/versions/1/generate_stream"),
+            model("m", Some("1"), generate(true))
+        );
         assert_eq!(Route::of("/v2/models/m/versions/1/config"), model("m", Some("1"), ModelAction::Config));
         assert_eq!(Route::of("/v2/models/m/versions/1"), model("m", Some("1"), ModelAction::Metadata));
         assert_eq!(Route::of("/v2/repository/index"), Route::RepositoryIndex);

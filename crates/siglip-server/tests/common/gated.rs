@@ -70,7 +70,8 @@ impl Gate {
         let mut info = info(Tower::Text, max_batch_size, CONTEXT, COLUMNS);
         info.vocab_size = 32_000;
         let engine = Box::new(GatedEngine { info, gate: self.clone() });
-        let text = ServedText { engine, rebuild: None, tokenizer: Some(Arc::new(LengthTokenizer)) };
+        let text =
+            ServedText { engine, rebuild: None, peak_flops: 0.0, tokenizer: Some(Arc::new(LengthTokenizer)) };
         ServedModel { name: "gated/model".to_owned(), text: Some(text), vision: None, similarity: None }
     }
 }

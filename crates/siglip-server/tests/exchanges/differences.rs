@@ -12,7 +12,6 @@ pub(crate) fn not_replayed(exchange: &Exchange) -> Option<&'static str> {
             Some("after another configuration was given to a model, which is refused here")
         }
         "stats_known_series" | "stats_after" => Some("statistics of a known series: in a test of their own"),
-        _ if name.starts_with("generate") => Some("the generate extension (later)"),
         _ => None,
     }
 }

@@ -11,16 +11,18 @@ use super::ConfigError;
 /// One JSON object of a `config.json`, with its place in the file. An absent object has no fields.
 pub(super) struct Fields<'a> {
     object: Option<&'a Map<String, Value>>,
+    file: &'static str,
     /// The path of the object with a trailing dot, or nothing for the root.
-    path: &'static str,
+    path: String,
 }
 
 impl<'a> Fields<'a> {
     /// The object that a whole file is.
-    pub(super) fn root(value: &'a Value) -> Result<Self, ConfigError> {
+    pub(super) fn root(file: &'static str, value: &'a Value) -> Result<Self, ConfigError> {
         match value {
-            Value::Object(object) => Ok(Fields { object: Some(object), path: "" }),
+            Value::Object(object) => Ok(Fields { object: Some(object), file, path: String::new() }),
             other => Err(ConfigError::Field {
+                file,
                 field: "(the whole file)".to_owned(),
                 found: describe(other),
                 allowed: "a JSON object".to_owned(),
@@ -28,12 +30,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// One of the two nested objects of the root. `null` is the same as absent.
-    pub(super) fn object(&self, name: &'static str) -> Result<Fields<'a>, ConfigError> {
-        let path = if name == "text_config" { "text_config." } else { "vision_config." };
+    /// A nested object. `null` is the same as absent.
+    pub(super) fn object(&self, name: &str) -> Result<Fields<'a>, ConfigError> {
+        let (file, path) = (self.file, format!("{}{name}.", self.path));
         match self.get(name) {
-            None => Ok(Fields { object: None, path }),
-            Some(Value::Object(object)) => Ok(Fields { object: Some(object), path }),
+            None => Ok(Fields { object: None, file, path }),
+            Some(Value::Object(object)) => Ok(Fields { object: Some(object), file, path }),
             Some(other) => Err(self.error(name, describe(other), "a JSON object")),
         }
     }
@@ -72,6 +74,24 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| self.error(name, describe(value), "a number above 0 and at most 1"))
     }
 
+    /// A finite number, if the field is there.
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>, ConfigError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        value.as_f64().map(Some).ok_or_else(|| self.error(name, describe(value), "a number"))
+    }
+
+    /// A list of finite numbers, if the field is there.
+    pub(super) fn numbers(&self, name: &str) -> Result<Option<Vec<f64>>, ConfigError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let numbers = value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
+        numbers.map(Some).ok_or_else(|| self.error(name, describe(value), "a list of numbers"))
+    }
+
+    /// Whether this object has no fields.
+    pub(super) fn is_empty(&self) -> bool {
+        self.object.is_none_or(Map::is_empty)
+    }
+
     /// A string, if the field is there.
     pub(super) fn string(&self, name: &str) -> Result<Option<&'a str>, ConfigError> {
         match self.get(name) {
@@ -98,6 +118,7 @@ impl<'a> Fields<'a> {
         allowed: impl fmt::Display,
     ) -> ConfigError {
         ConfigError::Field {
+            file: self.file,
             field: format!("{}{name}", self.path),
             found: found.to_string(),
             allowed: allowed.to_string(),

@@ -1,6 +1,6 @@
 //! The layers that both towers are made of. Each takes rows, one per position, and returns rows.
 
-use crate::weights::{Block, Linear, Norm, Tensor};
+use crate::weights::{Block, Linear, Norm};
 
 /// One position's values.
 pub(super) type Row = Vec<f32>;
@@ -51,22 +51,12 @@ pub(super) fn mlp(fc1: &Linear, fc2: &Linear, x: &[Row]) -> Vec<Row> {
 
 /// `weight · x + bias` for each row. A weight of more than two dimensions counts as `[out, everything else]`.
 pub(super) fn linear(layer: &Linear, x: &[Row]) -> Vec<Row> {
-    linear_part(&layer.weight, &layer.bias, 0, 1, x)
-}
-
-/// As [`linear`], with part `part` of `parts` layers of equal size that are stored as one.
-pub(super) fn linear_part(weight: &Tensor, bias: &Tensor, part: usize, parts: usize, x: &[Row]) -> Vec<Row> {
-    let outputs = bias.len() / parts;
-    let inputs = weight.len() / bias.len();
-    let mut weights = vec![0.0; outputs * inputs];
-    let mut biases = vec![0.0; outputs];
-    weight.copy_f32(part * outputs * inputs, &mut weights);
-    bias.copy_f32(part * outputs, &mut biases);
-    x.iter()
-        .map(|x| {
-            weights.chunks_exact(inputs).zip(&biases).map(|(weight, bias)| dot(weight, x) + bias).collect()
-        })
-        .collect()
+    let (weights, biases) = (layer.weight.to_f32(), layer.bias.to_f32());
+    let inputs = weights.len() / biases.len();
+    let outputs = |x: &Row| {
+        weights.chunks_exact(inputs).zip(&biases).map(|(weight, bias)| dot(weight, x) + bias).collect()
+    };
+    x.iter().map(outputs).collect()
 }
 
 /// Each row to mean 0 and variance 1, then scaled and shifted.

@@ -15,12 +15,12 @@ use super::Dtype;
 
 /// A tensor as the header describes it.
 #[derive(Clone, Debug)]
-pub(super) struct TensorInfo {
+pub(crate) struct TensorInfo {
     /// The name of its number format: [`Dtype`]'s or another.
-    pub(super) dtype: String,
-    pub(super) shape: Vec<usize>,
+    pub(crate) dtype: String,
+    pub(crate) shape: Vec<usize>,
     /// Its bytes in the file. Inside the file, and no other tensor's.
-    pub(super) range: Range<usize>,
+    pub(crate) range: Range<usize>,
 }
 
 /// The longest header that is accepted, as everywhere: JSON of 100 MB is no model.
@@ -29,29 +29,32 @@ const LONGEST_HEADER: usize = 100_000_000;
 /// Bytes of the header's length.
 const PREFIX: usize = 8;
 
-/// Reads the header of a whole file. The error is a clause that says what is wrong.
-pub(super) fn parse(file: &[u8]) -> Result<BTreeMap<String, TensorInfo>, String> {
-    let (length, rest) = file
+/// Where the header of a file of `file_len` bytes ends and the tensors' bytes start, by the file's first bytes. The
+/// error is a clause that says what is wrong.
+pub(crate) fn end(start: &[u8], file_len: usize) -> Result<usize, String> {
+    let (length, _) = start
         .split_first_chunk::<PREFIX>()
         .ok_or("it is too short to hold the 8 bytes of a header's length")?;
     let length = u64::from_le_bytes(*length);
-    let header = usize::try_from(length)
-        .ok()
-        .filter(|length| *length <= LONGEST_HEADER)
-        .and_then(|length| rest.get(..length))
-        .ok_or_else(|| {
-            format!(
-                "its first 8 bytes say that a header of {length} bytes follows, but {} bytes do, and at most \
-                 {LONGEST_HEADER} are allowed",
-                rest.len()
-            )
-        })?;
-    let header_len = header.len();
-    let Header { tensors, .. } = serde_json::from_slice(header)
-        .map_err(|error| format!("its header of {header_len} bytes is not as it must be: {error}"))?;
+    let available = file_len.saturating_sub(PREFIX);
+    let header = usize::try_from(length).ok().filter(|length| *length <= LONGEST_HEADER.min(available));
+    header.map(|header| PREFIX + header).ok_or_else(|| {
+        format!(
+            "its first 8 bytes say that a header of {length} bytes follows, but {available} bytes do, and at most \
+             {LONGEST_HEADER} are allowed"
+        )
+    })
+}
 
-    check_layout(&tensors, rest.len() - header_len)?;
-    let data = PREFIX + header_len;
+/// Reads the header of a file of `file_len` bytes, of which `start` holds the header at least. The error is a clause
+/// that says what is wrong.
+pub(crate) fn parse(start: &[u8], file_len: usize) -> Result<BTreeMap<String, TensorInfo>, String> {
+    let data = end(start, file_len)?;
+    let header = start.get(PREFIX..data).ok_or("it is cut short in its header")?;
+    let Header { tensors, .. } = serde_json::from_slice(header)
+        .map_err(|error| format!("its header of {} bytes is not as it must be: {error}", header.len()))?;
+
+    check_layout(&tensors, file_len - data)?;
     let located = tensors.into_iter().map(|(name, raw)| {
         let (start, end) = raw.data_offsets;
         // In bounds, and so without overflow: the layout was checked against the length of the file.

@@ -68,6 +68,8 @@ pub(super) enum Source {
     File(Arc<MappedFile>),
     /// A file embedded in the program.
     Static(&'static [u8]),
+    /// Numbers that stand in no file.
+    Owned(Arc<[u8]>),
 }
 
 impl Source {
@@ -75,6 +77,7 @@ impl Source {
         match self {
             Source::File(file) => file.bytes(),
             Source::Static(bytes) => bytes,
+            Source::Owned(bytes) => bytes,
         }
     }
 }
@@ -89,6 +92,31 @@ impl Tensor {
         range: Range<usize>,
     ) -> Tensor {
         Tensor { name: name.into(), dtype, shape: shape.to_vec(), source, range }
+    }
+
+    /// A tensor of numbers that stand in no file.
+    pub(super) fn owned(name: &str, shape: &[usize], elements: impl IntoIterator<Item = f32>) -> Tensor {
+        let bytes: Arc<[u8]> = elements.into_iter().flat_map(f32::to_le_bytes).collect();
+        let range = 0..bytes.len();
+        Tensor::new(name, Dtype::F32, shape, Source::Owned(bytes), range)
+    }
+
+    /// Some of its rows. They must be there, which is for the caller to know.
+    pub(super) fn rows(&self, rows: Range<usize>) -> Tensor {
+        let row = self.shape.iter().skip(1).product::<usize>() * self.dtype.size();
+        let start = self.range.start + rows.start * row;
+        let mut shape = self.shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = rows.len();
+        }
+        let range = start..start + rows.len() * row;
+        Tensor { shape, range, ..self.clone() }
+    }
+
+    /// The same elements without a first dimension of 1.
+    pub(super) fn without_first_dimension(self) -> Tensor {
+        let shape = self.shape.iter().skip(1).copied().collect();
+        Tensor { shape, ..self }
     }
 
     /// The name under which the file holds it, prefix included.

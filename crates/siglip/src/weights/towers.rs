@@ -1,7 +1,22 @@
 //! The tensors of each tower under the names that `transformers` gives them.
 
+use std::ops::Range;
+
+use super::scope::Scope;
 use super::{Tensor, Weights, WeightsError};
 use crate::config::{TextConfig, VisionConfig};
+#[cfg(feature = "hub")]
+use crate::engine::Tower;
+
+/// Whether a tower needs the tensor of this name in a file of a whole model: all but the other tower's.
+#[cfg(feature = "hub")]
+pub(crate) fn is_of_tower(name: &str, tower: Tower) -> bool {
+    let others = match tower {
+        Tower::Text => [VisionWeights::PREFIX, "visual."],
+        Tower::Vision => [TextWeights::PREFIX, "text."],
+    };
+    !others.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// A linear layer: `y = weight · x + bias`.
 #[derive(Clone, Debug)]
@@ -12,6 +27,17 @@ pub struct Linear {
     pub bias: Tensor,
 }
 
+impl Linear {
+    fn tensors(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+
+    /// The layer of some of the outputs: of one that stands for several, one.
+    pub(super) fn rows(&self, outputs: Range<usize>) -> Linear {
+        Linear { weight: self.weight.rows(outputs.clone()), bias: self.bias.rows(outputs) }
+    }
+}
+
 /// A layer norm's scale and shift.
 #[derive(Clone, Debug)]
 pub struct Norm {
@@ -19,6 +45,12 @@ pub struct Norm {
     pub weight: Tensor,
     /// `[hidden]`.
     pub bias: Tensor,
+}
+
+impl Norm {
+    fn tensors(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
 }
 
 /// One pre-norm transformer block; the same in both towers.
@@ -40,6 +72,14 @@ pub struct Block {
     pub fc1: Linear,
     /// `[hidden, intermediate]`.
     pub fc2: Linear,
+}
+
+impl Block {
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let norms = [&self.layer_norm1, &self.layer_norm2].map(Norm::tensors);
+        let layers = [&self.q, &self.k, &self.v, &self.out, &self.fc1, &self.fc2].map(Linear::tensors);
+        norms.into_iter().flatten().chain(layers.into_iter().flatten())
+    }
 }
 
 /// All tensors of a text tower.
@@ -76,11 +116,21 @@ impl TextWeights {
             token_embedding: embeddings.tensor("token_embedding.weight", &[config.vocab_size, hidden])?,
             position_embedding: embeddings
                 .tensor("position_embedding.weight", &[config.max_position_embeddings, hidden])?,
-            blocks: root.blocks(config.num_hidden_layers, hidden, config.intermediate_size)?,
+            blocks: blocks(&root, config.num_hidden_layers, hidden, config.intermediate_size)?,
             final_layer_norm: root.norm("final_layer_norm", hidden)?,
             head: root.linear("head", config.projection_size, hidden)?,
             config: config.clone(),
         })
+    }
+
+    /// All tensors, in a fixed order.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let blocks = self.blocks.iter().flat_map(Block::tensors);
+        let rest = [self.final_layer_norm.tensors(), self.head.tensors()];
+        [&self.token_embedding, &self.position_embedding]
+            .into_iter()
+            .chain(blocks)
+            .chain(rest.into_iter().flatten())
     }
 
     /// Whether the weights hold a text tower, complete or not.
@@ -124,6 +174,10 @@ impl VisionWeights {
         let embeddings = root.child("embeddings");
         let head = root.child("head");
         let attention = head.child("attention");
+        let in_proj = Linear {
+            weight: attention.tensor("in_proj_weight", &[3 * hidden, hidden])?,
+            bias: attention.tensor("in_proj_bias", &[3 * hidden])?,
+        };
         Ok(VisionWeights {
             patch_embedding: Linear {
                 weight: embeddings
@@ -132,14 +186,12 @@ impl VisionWeights {
             },
             position_embedding: embeddings
                 .tensor("position_embedding.weight", &[config.num_patches(), hidden])?,
-            blocks: root.blocks(config.num_hidden_layers, hidden, config.intermediate_size)?,
+            blocks: blocks(&root, config.num_hidden_layers, hidden, config.intermediate_size)?,
             post_layer_norm: root.norm("post_layernorm", hidden)?,
             head: PoolingHead {
                 probe: head.tensor("probe", &[1, 1, hidden])?,
-                in_proj: Linear {
-                    weight: attention.tensor("in_proj_weight", &[3 * hidden, hidden])?,
-                    bias: attention.tensor("in_proj_bias", &[3 * hidden])?,
-                },
+                q: in_proj.rows(0..hidden),
+                kv: in_proj.rows(hidden..3 * hidden),
                 out_proj: attention.linear("out_proj", hidden, hidden)?,
                 layer_norm: head.norm("layernorm", hidden)?,
                 fc1: head.linear("mlp.fc1", config.intermediate_size, hidden)?,
@@ -147,6 +199,16 @@ impl VisionWeights {
             },
             config: config.clone(),
         })
+    }
+
+    /// All tensors, in a fixed order.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let head = &self.head;
+        let first = self.patch_embedding.tensors().into_iter().chain([&self.position_embedding, &head.probe]);
+        let blocks = self.blocks.iter().flat_map(Block::tensors);
+        let layers = [&head.q, &head.kv, &head.out_proj, &head.fc1, &head.fc2].map(Linear::tensors);
+        let norms = [&self.post_layer_norm, &head.layer_norm].map(Norm::tensors);
+        first.chain(blocks).chain(layers.into_iter().flatten()).chain(norms.into_iter().flatten())
     }
 
     /// Whether the weights hold a vision tower, complete or not.
@@ -162,8 +224,10 @@ impl VisionWeights {
 pub struct PoolingHead {
     /// The learned query, `[1, 1, hidden]`.
     pub probe: Tensor,
-    /// Queries, keys and values in one, `[3 · hidden, hidden]`, in this order.
-    pub in_proj: Linear,
+    /// Queries, `[hidden, hidden]`.
+    pub q: Linear,
+    /// Keys and then values, `[2 · hidden, hidden]`.
+    pub kv: Linear,
     /// `[hidden, hidden]`.
     pub out_proj: Linear,
     /// Before the MLP.
@@ -174,61 +238,27 @@ pub struct PoolingHead {
     pub fc2: Linear,
 }
 
-/// A place in the tree of names.
-struct Scope<'a> {
-    weights: &'a Weights,
-    /// What every name here starts with: nothing, or a path with a trailing dot.
-    prefix: String,
-}
-
-impl<'a> Scope<'a> {
-    /// The root of a tower. `marker` is a tensor that every tower of this kind has and the other kind has not.
-    fn tower(weights: &'a Weights, prefix: &str, marker: &str) -> Self {
-        let bare = weights.contains(marker) && !weights.contains(&format!("{prefix}{marker}"));
-        Scope { weights, prefix: if bare { String::new() } else { prefix.to_owned() } }
-    }
-
-    fn has_tower(weights: &Weights, prefix: &str, marker: &str) -> bool {
-        weights.contains(marker) || weights.names().any(|name| name.starts_with(prefix))
-    }
-
-    fn child(&self, name: &str) -> Scope<'a> {
-        Scope { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
-        self.weights.tensor(&format!("{}{name}", self.prefix), shape)
-    }
-
-    fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, WeightsError> {
-        let scope = self.child(name);
-        Ok(Linear {
-            weight: scope.tensor("weight", &[outputs, inputs])?,
-            bias: scope.tensor("bias", &[outputs])?,
-        })
-    }
-
-    fn norm(&self, name: &str, hidden: usize) -> Result<Norm, WeightsError> {
-        let scope = self.child(name);
-        Ok(Norm { weight: scope.tensor("weight", &[hidden])?, bias: scope.tensor("bias", &[hidden])? })
-    }
-
-    fn blocks(&self, layers: usize, hidden: usize, intermediate: usize) -> Result<Vec<Block>, WeightsError> {
-        (0..layers)
-            .map(|layer| {
-                let block = self.child(&format!("encoder.layers.{layer}"));
-                let attention = block.child("self_attn");
-                Ok(Block {
-                    layer_norm1: block.norm("layer_norm1", hidden)?,
-                    q: attention.linear("q_proj", hidden, hidden)?,
-                    k: attention.linear("k_proj", hidden, hidden)?,
-                    v: attention.linear("v_proj", hidden, hidden)?,
-                    out: attention.linear("out_proj", hidden, hidden)?,
-                    layer_norm2: block.norm("layer_norm2", hidden)?,
-                    fc1: block.linear("mlp.fc1", intermediate, hidden)?,
-                    fc2: block.linear("mlp.fc2", hidden, intermediate)?,
-                })
+/// The blocks of a tower.
+fn blocks(
+    root: &Scope<'_>,
+    layers: usize,
+    hidden: usize,
+    intermediate: usize,
+) -> Result<Vec<Block>, WeightsError> {
+    (0..layers)
+        .map(|layer| {
+            let block = root.child(&format!("encoder.layers.{layer}"));
+            let attention = block.child("self_attn");
+            Ok(Block {
+                layer_norm1: block.norm("layer_norm1", hidden)?,
+                q: attention.linear("q_proj", hidden, hidden)?,
+                k: attention.linear("k_proj", hidden, hidden)?,
+                v: attention.linear("v_proj", hidden, hidden)?,
+                out: attention.linear("out_proj", hidden, hidden)?,
+                layer_norm2: block.norm("layer_norm2", hidden)?,
+                fc1: block.linear("mlp.fc1", intermediate, hidden)?,
+                fc2: block.linear("mlp.fc2", hidden, intermediate)?,
             })
-            .collect()
-    }
+        })
+        .collect()
 }

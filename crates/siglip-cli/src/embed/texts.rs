@@ -1,4 +1,4 @@
-//! `siglip embed`: the lines of a text into a file of embeddings.
+//! The lines of a text into a file of embeddings.
 //!
 //! One thread reads and tokenises, ahead by a few batches; this one computes and writes. The output appears under its
 //! name only when it is whole, whatever ends the program before.
@@ -7,54 +7,49 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use siglip::engine::{Input, Tower};
 use siglip::similarity;
 use siglip::tokenizer::Tokenizer;
 
-use crate::args::EmbedArgs;
+use super::EmbedArgs;
 use crate::failure::Failure;
-use crate::load;
-use crate::output::{Format, Output};
+use crate::output::{Kind, Output, Row};
+use crate::{interrupt, load, progress};
 
-/// Runs the command.
-pub(crate) fn run(args: EmbedArgs) -> Result<(), Failure> {
-    // What is wrong with the command line is said before a model is loaded.
-    Format::of(&args.output)?;
-    let lines = Lines::open(&args.text)?;
-    stop_on_signals()?;
-
+/// Embeds the lines of `text`.
+pub(super) fn run(args: &EmbedArgs, text: &Path) -> Result<(), Failure> {
+    let lines = Lines::open(text)?;
     let model = load::model(&args.model)?;
     let Some(tokenizer) = model.tokenizer.clone() else {
         return Err(Failure::NoTokenizer { model: model.name, missing: model.missing.join(" ") });
     };
-    let batch_size = usize::from(args.batch_size);
+    let batch_size = args.batch_size.map_or(32, usize::from);
     let mut engine = load::engine(&model, Tower::Text, &load::options(&args.engine, batch_size)?)?;
     let width = engine.info().embedding_size;
-    let mut output = Output::create(&args.output, width)?;
+    let mut output = Output::create(&args.output, Kind::Texts, width)?;
 
-    let progress = progress(lines.total);
+    let progress = progress::bar("texts", lines.total);
     let mut embeddings = vec![0.0; batch_size * width];
     let batches = Preparation { tokenizer, truncate: args.truncate, batch_size }.start(lines)?;
     for batch in batches {
         let batch = batch?;
-        if STOP.load(Ordering::Relaxed) {
-            return Err(Failure::Interrupted(args.output));
+        if interrupt::requested() {
+            return Err(Failure::Interrupted(args.output.clone()));
         }
         let embeddings = &mut embeddings[..batch.texts.len() * width];
         engine.embed(Input::TokenIds(&batch.ids), embeddings)?;
-        if args.normalize {
-            embeddings.chunks_mut(width).for_each(similarity::normalize);
+        for (text, embedding) in batch.texts.iter().zip(embeddings.chunks_mut(width)) {
+            if args.normalize {
+                similarity::normalize(embedding);
+            }
+            output.append(Row::Text { text, embedding })?;
         }
-        output.append(&batch.texts, embeddings)?;
         progress.inc(batch.texts.len() as u64);
     }
-    if STOP.load(Ordering::Relaxed) {
-        return Err(Failure::Interrupted(args.output));
+    if interrupt::requested() {
+        return Err(Failure::Interrupted(args.output.clone()));
     }
     output.finish()?;
     progress.finish();
@@ -110,7 +105,7 @@ impl Preparation {
 
     fn batch(&self, lines: &mut Lines) -> Result<Batch, Failure> {
         let mut batch = Batch { texts: Vec::with_capacity(self.batch_size), ids: Vec::new() };
-        while batch.texts.len() < self.batch_size && !STOP.load(Ordering::Relaxed) {
+        while batch.texts.len() < self.batch_size && !interrupt::requested() {
             let Some(text) = lines.next()? else { break };
             let ids = if self.truncate {
                 self.tokenizer.encode_truncated(&text)
@@ -183,33 +178,4 @@ fn count_lines(mut file: File) -> std::io::Result<u64> {
         lines += buffer[..read].iter().filter(|&&byte| byte == b'\n').count() as u64;
         last = end;
     }
-}
-
-/// Set by SIGINT and SIGTERM.
-static STOP: AtomicBool = AtomicBool::new(false);
-
-fn stop_on_signals() -> Result<(), Failure> {
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            // A second signal means now. The temporary file stays behind; it does not carry the output's name.
-            std::process::exit(130);
-        }
-    })
-    .map_err(|error| Failure::System { what: "a signal handler", error: std::io::Error::other(error) })
-}
-
-fn progress(total: Option<u64>) -> ProgressBar {
-    let (bar, template) = match total {
-        Some(total) => {
-            (ProgressBar::new(total), "{bar:40} {pos}/{len} texts, {per_sec}, {elapsed} passed, {eta} left")
-        }
-        None => (ProgressBar::new_spinner(), "{spinner} {pos} texts, {per_sec}, {elapsed} passed"),
-    };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    if std::io::stderr().is_terminal() {
-        bar.enable_steady_tick(Duration::from_millis(200));
-    }
-    bar
 }

@@ -1,0 +1,23 @@
+//! Ctrl-C and SIGTERM: what runs finishes its batch and ends cleanly; a second signal ends it at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::failure::Failure;
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// From now on the first signal only sets [`requested`].
+pub(crate) fn on_signals() -> Result<(), Failure> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            // Temporary files stay behind; none carries an output's name.
+            std::process::exit(130);
+        }
+    })
+    .map_err(|error| Failure::System { what: "a signal handler", error: std::io::Error::other(error) })
+}
+
+/// Whether a signal came.
+pub(crate) fn requested() -> bool {
+    STOP.load(Ordering::Relaxed)
+}

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Measures what the server itself costs: CPU time a request, and requests a second, with an engine that costs nothing.
+
+    cargo build --release -p siglip-server --example echo
+    python3 tools/server_cost.py target/release/examples/echo [OTHER …] [--seconds 4] [--concurrency 1 16 60 512]
+
+Drivers are `wrk` for HTTP and `h2load` for gRPC, one thread each, on the same machine (Debian: wrk, nghttp2-client).
+CPU time is the user and system time of the server's process over the requests that were answered. Several servers are
+measured in turns, so that what else happens on the machine meets all of them. The requests are those of the table for
+the real Triton in docs/performance.md: 64 ids in, 1,152 floats out.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+MODEL = "siglip_text"
+# All rows differ in one id: identical rows of a batch would be computed once.
+IDS = [(37 * index) % 32000 for index in range(64)]
+
+
+def json_request() -> tuple[bytes, dict[str, str]]:
+    tensor = {"name": "INPUT_IDS", "shape": [1, 64], "datatype": "INT64", "data": IDS}
+    return json.dumps({"inputs": [tensor]}).encode(), {"Content-Type": "application/json"}
+
+
+def binary_request() -> tuple[bytes, dict[str, str]]:
+    tensor = {"name": "INPUT_IDS", "datatype": "INT64", "shape": [1, 64], "parameters": {"binary_data_size": 512}}
+    output = {"name": "EMBEDDING", "parameters": {"binary_data": True}}
+    head = json.dumps({"id": "", "inputs": [tensor], "outputs": [output]}, separators=(",", ":")).encode()
+    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+    return head + struct.pack("<64q", *IDS), headers
+
+
+def grpc_request() -> bytes:
+    """inference.ModelInferRequest by hand: model_name 1, inputs 5 {name 1, datatype 2, shape 3}, raw contents 7."""
+
+    def varint(value: int) -> bytes:
+        out = b""
+        while value > 127:
+            out += bytes([value & 127 | 128])
+            value >>= 7
+        return out + bytes([value])
+
+    def field(number: int, value: bytes) -> bytes:
+        return varint(number << 3 | 2) + varint(len(value)) + value
+
+    tensor = field(1, b"INPUT_IDS") + field(2, b"INT64") + field(3, varint(1) + varint(64))
+    message = field(1, MODEL.encode()) + field(5, tensor) + field(7, struct.pack("<64q", *IDS))
+    return b"\0" + struct.pack(">I", len(message)) + message
+
+
+def lua(request: tuple[bytes, dict[str, str]]) -> str:
+    body, headers = request
+    lines = ['wrk.method = "POST"', 'wrk.body = "' + "".join(f"\\{byte:03d}" for byte in body) + '"']
+    return "\n".join(lines + [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()])
+
+
+class Server:
+    """A server on ports of its own."""
+
+    def __init__(self, program: str, port: int):
+        self.http, self.grpc = port, port + 1
+        command = [program, str(port), str(port + 1), str(port + 2)]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready")
+                return
+            except OSError:
+                time.sleep(0.05)
+        sys.exit(f"{program} does not answer on port {port}")
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    if not found:
+        sys.exit(f"the driver did not say what it did:\n{text}")
+    return float(found.group(1))
+
+
+def drive(server: Server, door: str, concurrency: int, seconds: float, files: dict[str, str]) -> tuple[float, float]:
+    """Requests a second, and microseconds of the server's CPU time a request."""
+    before = server.cpu_seconds()
+    if door == "gRPC":
+        # Several streams a connection, as real clients have them.
+        connections = max(1, concurrency // 16)
+        command = ["h2load", "-t1", f"-c{connections}", f"-m{concurrency // connections}", f"-D{seconds}"]
+        command += ["-d", files[door], "-H", "content-type: application/grpc", "-H", "te: trailers"]
+        command += [f"http://127.0.0.1:{server.grpc}/inference.GRPCInferenceService/ModelInfer"]
+    else:
+        command = ["wrk", "-t1", f"-c{concurrency}", f"-d{seconds}s", "-s", files[door]]
+        command += [f"http://127.0.0.1:{server.http}/v2/models/{MODEL}/infer"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    used = server.cpu_seconds() - before
+    if door == "gRPC":
+        done = number(r"(\d+) succeeded", text)
+        if number(r"(\d+) failed", text) or number(r"(\d+) errored", text):
+            sys.exit(f"requests failed:\n{text}")
+    else:
+        done = number(r"(\d+) requests in", text)
+        if "Non-2xx" in text or "Socket errors" in text:
+            sys.exit(f"requests failed:\n{text}")
+    return done / seconds, used / done * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("servers", nargs="+", help="programs that take three ports: HTTP, gRPC, metrics")
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16, 60, 512])
+    args = parser.parse_args()
+    for tool, package in [("wrk", "wrk"), ("h2load", "nghttp2-client")]:
+        if shutil.which(tool) is None:
+            sys.exit(f"{tool} is missing: it is in Debian's package {package}")
+    with tempfile.TemporaryDirectory() as folder:
+        files = {door: f"{folder}/{door}" for door in ["JSON", "binary", "gRPC"]}
+        Path(files["JSON"]).write_text(lua(json_request()))
+        Path(files["binary"]).write_text(lua(binary_request()))
+        Path(files["gRPC"]).write_bytes(grpc_request())
+        servers = [Server(program, 18100 + 10 * index) for index, program in enumerate(args.servers)]
+        try:
+            print("| door | concurrency | server | requests/s | server CPU µs a request |\n| --- | --- | --- | --- | --- |")
+            for door in files:
+                for concurrency in args.concurrency:
+                    results = [[] for _ in servers]
+                    for _ in range(args.rounds):
+                        for server, result in zip(servers, results):
+                            result.append(drive(server, door, concurrency, args.seconds, files))
+                    for program, result in zip(args.servers, results):
+                        rate, cost = (statistics.median(column) for column in zip(*result))
+                        print(f"| {door} | {concurrency} | {program} | {rate:,.0f} | {cost:.1f} |", flush=True)
+        finally:
+            for server in servers:
+                server.process.terminate()
+
+
+if __name__ == "__main__":
+    main()
