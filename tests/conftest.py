@@ -29,8 +29,8 @@ class Server:
         self.log = ""
         for line in self.process.stderr:
             self.log += line
-            if found := re.search(r"HTTP on ([\d.]+:\d+).*metrics on ([\d.]+:\d+)", line):
-                self.http, self.metrics = found.groups()
+            if found := re.search(r"HTTP on (\S+), gRPC on (\S+), metrics on (\S+)", line):
+                self.http, self.grpc, self.metrics = found.groups()
                 return
         raise RuntimeError(f"the server did not start: {self.log}")
 

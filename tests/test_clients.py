@@ -1,7 +1,6 @@
-"""The original page's clients, as they are in `examples/`, and Triton's own client, against the real program."""
+"""The original page's clients, as they are in `examples/`, and requests by hand, against the real program."""
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -148,59 +147,6 @@ def test_a_long_text_is_an_error_unless_it_may_be_cut(server):
     assert response.status_code == 400 and re.search(r"\d+ tokens", response.json()["error"]), response.text
     response = embed_texts(server, ["word " * 200], truncation=True)
     assert response.status_code == 200, response.text
-
-
-def test_tritonclient(server):
-    client = http.InferenceServerClient(server.http, concurrency=8)
-    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("siglip_text")
-    assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
-    metadata = client.get_model_metadata("siglip_text")
-    assert metadata["inputs"] == [{"name": "INPUT_IDS", "datatype": "INT64", "shape": [-1, 64]}]
-    config = client.get_model_config("siglip_text")
-    assert config["max_batch_size"] == 32 and "dynamic_batching" in config
-
-    ids = np.random.default_rng(1).integers(0, 32000, (5, 64))
-    expected = infer(server, ids)
-    for binary_in in (True, False):
-        for binary_out in (True, False):
-            tensor = http.InferInput("INPUT_IDS", ids.shape, "INT64")
-            tensor.set_data_from_numpy(ids, binary_data=binary_in)
-            output = http.InferRequestedOutput("EMBEDDING", binary_data=binary_out)
-            assert np.array_equal(client.infer("siglip_text", [tensor], outputs=[output]).as_numpy("EMBEDDING"), expected)
-    waiting = [client.async_infer("siglip_text", [tensor], request_id=str(i)) for i in range(20)]
-    for i, request in enumerate(waiting):
-        result = request.get_result()
-        assert result.get_response()["id"] == str(i)
-        assert np.array_equal(result.as_numpy("EMBEDDING"), expected)
-
-    texts = np.array([["a photo of a cat"], ["犬の写真 🐕"]], dtype=object)
-    tensor = http.InferInput("INPUT_TEXT", texts.shape, "BYTES")
-    tensor.set_data_from_numpy(texts)
-    got = client.infer("embed_text", [tensor]).as_numpy("EMBEDDING")
-    response = embed_texts(server, texts.flatten().tolist())
-    assert np.array_equal(got.flatten(), np.array(response.json()["outputs"][0]["data"], np.float32))
-
-    statistics = client.get_inference_statistics("siglip_text")["model_stats"][0]
-    counts = {name: value["count"] for name, value in statistics["inference_stats"].items()}
-    assert counts["success"] == counts["queue"] == counts["compute_infer"] > 0
-    assert statistics["inference_count"] >= statistics["execution_count"] > 0
-    example("triton_client.py")
-
-
-def test_the_pages_perf_analyzer(server):
-    program = os.environ.get("PERF_ANALYZER")
-    if not program:
-        pytest.skip("PERF_ANALYZER is not set: perf_analyzer could not be had")
-    # Whether throughput is steady depends on what else the machine does; that is not what is tested here.
-    command = [ROOT / "examples" / "perf_analyzer.sh", "1500", "--stability-percentage=999"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = done.stdout[done.stdout.index("Server:") :]
-    inferences, executions = (int(re.search(rf"{name} count: (\d+)", report)[1]) for name in ("Inference", "Execution"))
-    assert inferences > 2 * executions > 0, "60 concurrent requests must be merged into batches"
-    for part in ("queue", "compute input", "compute infer", "compute output"):
-        assert re.search(rf"{part} \d+ usec", report), report
 
 
 def refused(server, response, status, words):

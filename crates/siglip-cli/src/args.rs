@@ -163,7 +163,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SIGLIP_MAX_BODY_MB", default_value_t = 256, value_name = "MB",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) max_body_mb: u32,
-    /// The most connections open at once; more wait to be accepted.
+    /// The most connections open at once, over HTTP and gRPC together; more wait to be accepted.
     #[arg(long, env = "SIGLIP_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,

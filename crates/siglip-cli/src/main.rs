@@ -20,6 +20,7 @@ mod images;
 mod interrupt;
 mod load;
 mod logging;
+mod open_files;
 mod output;
 mod progress;
 mod prompts;

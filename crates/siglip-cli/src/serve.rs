@@ -15,7 +15,10 @@ use siglip_server::{
 
 use crate::args::{ModelArgs, ServeArgs};
 use crate::failure::Failure;
-use crate::load;
+use crate::{load, open_files};
+
+/// What is open beside connections: files, the runtime's own.
+const OTHER_FILES: u64 = 256;
 
 /// Binds the ports, loads the model, serves until SIGINT or SIGTERM.
 pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
@@ -27,6 +30,7 @@ pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
         let stop = stop_signal()?;
         // What is wrong with the options is said before anything is bound.
         let engine_options = load::options(&args.engine, usize::from(args.max_batch_size))?;
+        open_files::allow(u64::from(args.max_connections) + OTHER_FILES);
         // A port in use is said before a large model is loaded.
         let server = BoundServer::bind(&server_options(&args, log)).await?;
         let started = Instant::now();

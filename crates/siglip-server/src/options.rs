@@ -29,11 +29,12 @@ pub struct ServerOptions {
     pub shutdown_grace: Duration,
     /// The largest body of a request, before and after decompression.
     pub max_body_bytes: usize,
-    /// The most connections that are open at once; more wait to be accepted.
+    /// The most connections that are open at once, over HTTP and gRPC together; more wait to be accepted.
     pub max_connections: usize,
-    /// How long a connection may take for a request's headers, idle time before them included.
+    /// How long a connection may take for a request's headers, idle time before them included. Over gRPC: for its first
+    /// bytes; after as long a silence a client is asked whether it is still there.
     pub header_timeout: Duration,
-    /// How long a request's body may come to a standstill.
+    /// How long a request's body may come to a standstill; and how long it may arrive too slowly.
     pub body_timeout: Duration,
     /// Threads that tokenise texts, and decode and resize images.
     pub preparation_threads: usize,

@@ -4,11 +4,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 
 use crate::error::ServeError;
 use crate::http::Acceptor;
+use crate::listener::Listener;
 use crate::options::ServerOptions;
 use crate::registry::Registry;
 use crate::served::ServedModel;
@@ -17,6 +18,10 @@ use crate::{grpc, http};
 
 /// Connections to the metrics' port.
 const METRICS_CONNECTIONS: usize = 64;
+
+/// Connections that wait to be accepted, as far as the system allows. With 128, what `TcpListener::bind` asks for, the
+/// 129th of many clients that come at once is left to try again after a second.
+const BACKLOG: u32 = 4096;
 
 /// A server whose ports are bound and which does not answer yet: connections wait until [`BoundServer::serve`].
 #[derive(Debug)]
@@ -35,9 +40,9 @@ impl BoundServer {
     ///
     /// [`ServeError::PortInUse`] and [`ServeError::Bind`], naming the port and the option that sets it.
     pub async fn bind(options: &ServerOptions) -> Result<Self, ServeError> {
-        let (http, http_addr) = listen(options, options.http_port, "--http-port").await?;
-        let (grpc, grpc_addr) = listen(options, options.grpc_port, "--grpc-port").await?;
-        let (metrics, metrics_addr) = listen(options, options.metrics_port, "--metrics-port").await?;
+        let (http, http_addr) = listen(options, options.http_port, "--http-port")?;
+        let (grpc, grpc_addr) = listen(options, options.grpc_port, "--grpc-port")?;
+        let (metrics, metrics_addr) = listen(options, options.metrics_port, "--metrics-port")?;
         let addrs = [http_addr, grpc_addr, metrics_addr];
         Ok(BoundServer { http, grpc, metrics, addrs, options: options.clone() })
     }
@@ -72,22 +77,22 @@ impl BoundServer {
         let state = Arc::new(ServerState::new(registry, self.options.clone()));
         let (stop, stopped) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(self.options.max_connections));
+        let counted = |port| Listener { port, connections: connections.clone() };
         let acceptor = |listener| Acceptor {
             listener,
-            connections: connections.clone(),
             header_timeout: self.options.header_timeout,
             stop: stopped.clone(),
         };
         let http_state = state.clone();
-        tokio::spawn(acceptor(self.http).run(move |request| {
+        tokio::spawn(acceptor(counted(self.http)).run(move |request| {
             let state = http_state.clone();
             async move { http::answer(&state, request).await }
         }));
-        tokio::spawn(grpc::serve(self.grpc, state.clone(), stopped.clone()));
+        tokio::spawn(grpc::serve(counted(self.grpc), state.clone(), stopped.clone()));
         // Metrics must be readable when the other doors have no room left.
-        let mut metrics = acceptor(self.metrics);
-        metrics.connections = Arc::new(Semaphore::new(METRICS_CONNECTIONS));
-        tokio::spawn(metrics.run(move |request| {
+        let metrics =
+            Listener { port: self.metrics, connections: Arc::new(Semaphore::new(METRICS_CONNECTIONS)) };
+        tokio::spawn(acceptor(metrics).run(move |request| {
             let state = state.clone();
             async move { http::answer_metrics(&state, &request) }
         }));
@@ -104,18 +109,23 @@ impl BoundServer {
     }
 }
 
-async fn listen(
+fn listen(
     options: &ServerOptions,
     port: u16,
     flag: &'static str,
 ) -> Result<(TcpListener, SocketAddr), ServeError> {
     let addr = SocketAddr::new(options.host, port);
-    let bind = async {
-        let listener = TcpListener::bind(addr).await?;
+    let bind = || {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // As `TcpListener::bind` has it: a server that is started again need not wait for the old one's connections.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        let listener = socket.listen(BACKLOG)?;
         let addr = listener.local_addr()?;
         Ok((listener, addr))
     };
-    bind.await.map_err(|source: std::io::Error| match source.kind() {
+    bind().map_err(|source: std::io::Error| match source.kind() {
         std::io::ErrorKind::AddrInUse => ServeError::PortInUse { addr, flag },
         _ => ServeError::Bind { addr, flag, source },
     })

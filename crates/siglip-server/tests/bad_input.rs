@@ -105,39 +105,6 @@ fn bodies_that_are_too_large() {
 }
 
 #[test]
-fn connections_that_stand_still() {
-    let quick = Duration::from_millis(300);
-    let server = server(ServerOptions { header_timeout: quick, body_timeout: quick, ..options() });
-    let mut slow = Client::connect(server.http);
-    slow.send(b"GET /v2/health/live HTTP/1.1\r\nHos").unwrap();
-    let mut silent = Client::connect(server.http);
-    assert!(slow.is_closed_within(Duration::from_secs(30)));
-    assert!(silent.is_closed_within(Duration::from_secs(30)));
-
-    let mut short = Client::connect(server.http);
-    short
-        .send(format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{").as_bytes())
-        .unwrap();
-    assert_error(&short.receive().unwrap(), 408, "nothing of the request body arrived for 0.3 seconds");
-    assert!(short.is_closed_within(Duration::from_secs(30)));
-}
-
-#[test]
-fn more_connections_than_allowed_wait_for_their_turn() {
-    let server = server(ServerOptions { max_connections: 2, ..options() });
-    let first = Client::connect(server.http);
-    let mut second = Client::connect(server.http);
-    assert_eq!(second.get("/v2/health/live").status, 200);
-    let mut third = Client::connect(server.http);
-    third.send(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    third.set_timeout(Duration::from_millis(200));
-    assert!(third.receive().is_err());
-    drop(first);
-    third.set_timeout(Duration::from_secs(30));
-    assert_eq!(third.receive().unwrap().status, 200);
-}
-
-#[test]
 fn names_and_parameters() {
     let server = server(options());
     let mut client = Client::connect(server.http);
@@ -187,6 +154,75 @@ fn texts_that_are_too_long_and_texts_for_siglip_text() {
     ]
     .concat();
     assert_error(&client.post(EMBED, "", &not_utf8), 400, "row 0 of INPUT_TEXT is not UTF-8: byte 2");
+}
+
+#[test]
+fn a_gigabyte_in_a_megabyte() {
+    let limit = 4 << 20;
+    let server = server(ServerOptions { max_body_bytes: limit, ..options() });
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..1024 {
+        bomb.write_all(&vec![b' '; 1 << 20]).unwrap();
+    }
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 1 << 20);
+    let mut client = Client::connect(server.http);
+    let response = client.post(INFER, "Content-Encoding: gzip\r\n", &bomb);
+    assert_error(&response, 413, "larger than 4194304 bytes when decompressed");
+    assert_eq!(embeddings(&client.embed_ids(&[7])), expected(7));
+}
+
+#[test]
+fn bodies_longer_than_announced() {
+    let server = server(options());
+    let body = ids_body(&[5]);
+    for extra in ["x", "}}}}", "\r\n\r\n\0\0\0\0", &"y".repeat(300_000)] {
+        let mut client = Client::connect(server.http);
+        let head = format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        // A long rest is not read to its end: the connection is cut while it is sent.
+        let _ = client.send(format!("{head}{body}{extra}\r\n\r\n").as_bytes());
+        assert_eq!(embeddings(&client.receive().unwrap()), expected(5));
+        // The rest is taken for another request, and is none.
+        assert!(client.receive().map_or(true, |response| response.status >= 400), "{extra:.10}");
+        assert!(client.is_closed_within(Duration::from_secs(30)));
+    }
+}
+
+#[test]
+fn keys_that_are_there_twice() {
+    let server = server(options());
+    let mut client = Client::connect(server.http);
+    let body = ids_body(&[5]);
+    let other = ids_body(&[6]);
+    let inputs = &other[1..other.len() - 1];
+    // As in Triton, the first counts.
+    let twice = body.replacen('{', r#"{"id":"a","id":"b","#, 1).replace("]}]}", &format!("]}}],{inputs}}}"));
+    let response = client.post(INFER, "", twice.as_bytes());
+    assert_eq!(embeddings(&response), expected(5));
+    assert_eq!(response.json()["id"], "a");
+    let names = body.replacen(r#""name":"INPUT_IDS""#, r#""name":"INPUT_IDS","name":"OTHER""#, 1);
+    assert_eq!(embeddings(&client.post(INFER, "", names.as_bytes())), expected(5));
+}
+
+#[test]
+fn bytes_that_are_not_utf8() {
+    let server = server(options());
+    let mut client = Client::connect(server.http);
+    let swap = |from: &str, to: &[u8]| {
+        let body = ids_body(&[5]).into_bytes();
+        let at = body.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        [&body[..at], to, &body[at + from.len()..]].concat()
+    };
+    assert_error(&client.post(INFER, "", &swap("INPUT_IDS", b"\xff\xc0")), 400, "'\u{fffd}\u{fffd}'");
+    assert_error(&client.post(INFER, "", &swap("INT64", b"INT\xff")), 400, "invalid datatype");
+    assert_error(&client.post(INFER, "", &swap("{", b"\xff")), 500, "Invalid value");
+    let with_id = swap("{", b"{\"id\":\"a\xffb\",");
+    assert_eq!(client.post(INFER, "", &with_id).json()["id"], "a\u{fffd}b");
+    let length = "Inference-Header-Content-Length: \u{fffd}\r\n";
+    assert_eq!(client.post(INFER, length, ids_body(&[5]).as_bytes()).status, 400);
+    client.send(b"GET /v2/models/\xff HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert!(client.receive().unwrap().status >= 400);
+    assert_eq!(embeddings(&Client::connect(server.http).embed_ids(&[7])), expected(7));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -13,14 +12,15 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::options::ServerOptions;
+use crate::pace::{Late, Pace};
 
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
     #[error("the request body is larger than {limit} bytes; the limit is set by --max-body-bytes")]
     TooLarge { limit: usize },
-    #[error("nothing of the request body arrived for {} seconds", waited.as_secs_f32())]
-    TimedOut { waited: Duration },
+    #[error(transparent)]
+    Late(#[from] Late),
     #[error("the request body is broken: {0}")]
     Broken(hyper::Error),
 }
@@ -37,8 +37,9 @@ pub(super) async fn read(
     if announced.is_some_and(|length| length > limit) {
         return Err(BodyError::TooLarge { limit });
     }
-    let Some(first) = next_data(&mut body, options).await? else { return Ok(Bytes::new()) };
-    let Some(second) = next_data(&mut body, options).await? else { return Ok(first) };
+    let mut pace = Pace::new(options.body_timeout);
+    let Some(first) = next_data(&mut body, &mut pace).await? else { return Ok(Bytes::new()) };
+    let Some(second) = next_data(&mut body, &mut pace).await? else { return Ok(first) };
     // What was announced is allocated as it arrives, not at once: announcing costs nothing.
     let mut whole = BytesMut::with_capacity((first.len() + second.len()) * 2);
     whole.extend_from_slice(&first);
@@ -48,20 +49,23 @@ pub(super) async fn read(
             return Err(BodyError::TooLarge { limit });
         }
         whole.extend_from_slice(&data);
-        next = next_data(&mut body, options).await?;
+        next = next_data(&mut body, &mut pace).await?;
     }
     Ok(whole.freeze())
 }
 
 /// The next piece of data that is not empty; `None` at the end.
-async fn next_data(body: &mut Incoming, options: &ServerOptions) -> Result<Option<Bytes>, BodyError> {
+async fn next_data(body: &mut Incoming, pace: &mut Pace) -> Result<Option<Bytes>, BodyError> {
     if body.is_end_stream() {
         return Ok(None);
     }
-    while let Some(frame) = next_frame(body, options.body_timeout).await? {
+    while let Some(frame) = next_frame(body, pace).await? {
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}
-            Ok(data) => return Ok(Some(data)),
+            Ok(data) => {
+                pace.arrived(data.len());
+                return Ok(Some(data));
+            }
             // Trailers say nothing that matters here.
             Err(_) => {}
         }
@@ -70,13 +74,14 @@ async fn next_data(body: &mut Incoming, options: &ServerOptions) -> Result<Optio
 }
 
 /// The next frame. A timer is only set if it is not there yet.
-async fn next_frame(body: &mut Incoming, timeout: Duration) -> Result<Option<Frame<Bytes>>, BodyError> {
+async fn next_frame(body: &mut Incoming, pace: &mut Pace) -> Result<Option<Frame<Bytes>>, BodyError> {
     let ready = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
     let frame = match ready {
         Poll::Ready(frame) => frame,
-        Poll::Pending => tokio::time::timeout(timeout, body.frame())
-            .await
-            .map_err(|_| BodyError::TimedOut { waited: timeout })?,
+        Poll::Pending => {
+            let (deadline, late) = pace.deadline();
+            tokio::time::timeout_at(deadline, body.frame()).await.map_err(|_| late)?
+        }
     };
     frame.transpose().map_err(BodyError::Broken)
 }

@@ -2,8 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
@@ -11,18 +9,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::reply::Reply;
+use crate::listener::Listener;
 
 /// Room for a request's head, and what is read of a body at a time.
 const BUFFER: usize = 128 << 10;
 
 /// Accepts connections on one port and serves each on a task of its own.
 pub(crate) struct Acceptor {
-    pub(crate) listener: TcpListener,
-    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) listener: Listener,
     pub(crate) header_timeout: Duration,
     /// Changes when the server is to stop. Every connection holds a receiver, so the sender knows when all are gone.
     pub(crate) stop: watch::Receiver<bool>,
@@ -36,22 +34,10 @@ impl Acceptor {
         R: Future<Output = Reply> + Send + 'static,
     {
         loop {
-            // Beyond the limit, connections wait in the system's backlog.
-            let accept = async {
-                let permit = self.connections.clone().acquire_owned().await;
-                (self.listener.accept().await, permit)
-            };
-            let (accepted, permit) = tokio::select! {
+            let (stream, permit) = tokio::select! {
                 biased;
                 () = told(&mut self.stop) => return,
-                accepted = accept => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    wait_after(&error).await;
-                    continue;
-                }
+                accepted = self.listener.accept() => accepted,
             };
             let answer = answer.clone();
             let stop = self.stop.clone();
@@ -69,8 +55,6 @@ where
     F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
     R: Future<Output = Reply> + Send + 'static,
 {
-    // Replies are written whole; waiting for more to send would only delay them. A failure changes nothing else.
-    let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
         let reply = answer(request);
         async move { Ok::<_, Infallible>(reply.await) }
@@ -100,18 +84,4 @@ where
 async fn told(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, and the server with it.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// After an error about one connection the next is accepted at once; after one about the system (no file descriptors
-/// are left), trying again at once would only burn a core.
-async fn wait_after(error: &io::Error) {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::ConnectionReset => {}
-        _ => {
-            tracing::warn!(%error, "cannot accept connections");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
 }

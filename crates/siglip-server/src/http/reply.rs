@@ -169,7 +169,7 @@ pub(super) fn method_not_allowed(form: ErrorForm) -> Reply {
 pub(super) fn body_error(error: &BodyError) -> Reply {
     let status = match error {
         BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        BodyError::TimedOut { .. } => StatusCode::REQUEST_TIMEOUT,
+        BodyError::Late(_) => StatusCode::REQUEST_TIMEOUT,
         BodyError::Broken(_) => StatusCode::BAD_REQUEST,
     };
     let mut reply = error_reply(status, ErrorForm::Json, &error.to_string());

@@ -132,6 +132,15 @@ impl Client {
         }
     }
 
+    /// Whether the server closes the connection, each of the bytes that it may send before coming in that time.
+    pub(crate) fn ends_within(&mut self, time: Duration) -> bool {
+        self.set_timeout(time);
+        match self.stream.read_to_end(&mut Vec::new()) {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+
     pub(crate) fn get(&mut self, path: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
         self.receive().unwrap()

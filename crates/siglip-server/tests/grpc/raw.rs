@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 
 use bytes::{Buf, BufMut, Bytes};
+use futures_util::stream::Stream;
 use http::uri::PathAndQuery;
 use prost::Message;
 use siglip_protocol::grpc::inference as grpc;
@@ -31,14 +32,23 @@ impl RawClient {
         &mut self,
         requests: Vec<grpc::ModelInferRequest>,
     ) -> Result<Vec<grpc::ModelStreamInferResponse>, Status> {
-        self.0.ready().await.unwrap();
         let requests: Vec<Bytes> = requests.iter().map(|request| request.encode_to_vec().into()).collect();
-        let requests = Request::new(futures_util::stream::iter(requests));
-        let response = self.0.streaming(requests, path("ModelStreamInfer"), RawCodec).await?;
+        let responses = self.messages("ModelStreamInfer", futures_util::stream::iter(requests)).await?;
+        Ok(responses.into_iter().map(|response| Message::decode(response).unwrap()).collect())
+    }
+
+    /// Sends messages as they come, and gives all that come back.
+    pub(crate) async fn messages(
+        &mut self,
+        rpc: &str,
+        requests: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<Vec<Bytes>, Status> {
+        self.0.ready().await.unwrap();
+        let response = self.0.streaming(Request::new(requests), path(rpc), RawCodec).await?;
         let mut messages = response.into_inner();
         let mut responses = Vec::new();
         while let Some(message) = messages.message().await? {
-            responses.push(grpc::ModelStreamInferResponse::decode(message).unwrap());
+            responses.push(message);
         }
         Ok(responses)
     }

@@ -1,0 +1,68 @@
+//! Requests that stand still, or nearly.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Sleep;
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::pace::{Late, Pace};
+
+/// The methods to which clients send messages when they have some: what is late on these is not known.
+const STREAMS: [&str; 2] = [
+    "/inference.GRPCInferenceService/ModelStreamInfer",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// Ends a request that is late, if it is of one message.
+pub(super) fn watch(request: Request<Body>, patience: Duration) -> Request<Body> {
+    if request.body().is_end_stream() || STREAMS.contains(&request.uri().path()) {
+        return request;
+    }
+    request.map(|body| Body::new(Watched { body, pace: Pace::new(patience), timer: None }))
+}
+
+struct Watched {
+    body: Body,
+    pace: Pace,
+    /// Runs while nothing is there.
+    timer: Option<(Pin<Box<Sleep>>, Late)>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let frame = Pin::new(&mut this.body).poll_frame(context);
+        if frame.is_ready() {
+            if let Poll::Ready(Some(Ok(frame))) = &frame {
+                this.pace.arrived(frame.data_ref().map_or(0, Bytes::len));
+            }
+            this.timer = None;
+            return frame;
+        }
+        let (timer, late) = this.timer.get_or_insert_with(|| {
+            let (deadline, late) = this.pace.deadline();
+            (Box::pin(tokio::time::sleep_until(deadline)), late)
+        });
+        timer.as_mut().poll(context).map(|()| Some(Err(Status::deadline_exceeded(late.to_string()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
