@@ -21,13 +21,13 @@ def commands():
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", list(commands()))
 def test_the_pages_commands_work(server, command):
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "error" not in done.stdout, done.stdout
-    if "/infer" in command and "EMBEDDING" not in done.stdout:
-        assert json.loads(done.stdout)["outputs"], done.stdout
+    assert done.stdout and "error" not in done.stdout, done.stdout
+    if done.stdout.startswith("{") and "/infer" in command:
+        assert json.loads(done.stdout)["outputs"][0]["data"]
 
 
 def test_there_are_commands():

@@ -3,7 +3,7 @@
 #
 # Needs cargo-fuzz, which is installed beside the build if it is missing, and a C++ compiler. The sanitizers that it
 # builds with are not stable options of the compiler; RUSTC_BOOTSTRAP lets the pinned compiler take them nevertheless, so
-# that no other one is needed. Where this cannot be had it says so and ends with 0; what a fuzzer finds is an error. The
+# that no other one is needed. Where these cannot be had it says so and ends with 0; what a fuzzer finds is an error. The
 # input that it found is in fuzz/artifacts/; once it is mended, the input belongs into fuzz/corpus/, as regression-WHAT.
 #
 # fuzz.sh minimise TARGET DIR leaves of the inputs in DIR those that are needed (for tools/make_fuzz_corpus.py).
@@ -22,7 +22,8 @@ command -v c++ >/dev/null || skip "a C++ compiler is needed to build libFuzzer"
 cargo fuzz --version >/dev/null 2>&1 ||
     cargo install -q cargo-fuzz --version "$version" --locked --root "$tools" </dev/null ||
     skip "cargo-fuzz $version could not be installed"
-cargo fetch --locked || skip "the crates that the fuzzers need could not be fetched"
+# An error, and no reason to skip: without crates nothing else is built either, or fuzz/Cargo.lock is not up to date.
+cargo fetch --locked
 
 if [ "${1:-}" = minimise ]; then
     cargo fuzz cmin "$2" "$3"
