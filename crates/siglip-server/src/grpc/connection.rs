@@ -1,102 +1,105 @@
-//! Connections that are counted, and that end if nothing comes.
+//! Connections, each driven by one task with all its requests.
+//!
+//! HTTP/2 carries many requests on one connection, and a batch answers many of them at once. With a task a request, as
+//! is usual, every answer wakes the connection's task and goes out by a system call of its own, which is most of what a
+//! small answer costs. Here every request that has an answer writes it first, and then all goes out in one piece.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use futures_util::stream::{self, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Sleep;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use futures_util::stream::{FuturesUnordered, Stream};
+use tokio::sync::watch;
 
-use crate::listener::Listener;
+use super::socket::Output;
 
-/// What a client sends first, `PRI * HTTP/2.0` and so on, has so many bytes (RFC 9113, 3.4).
-const PREFACE: usize = 24;
+/// A request in work.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The connections of a port. One on which the preface is not complete after `patience` is closed; from then on, HTTP/2's
-/// own pings tell who is there.
-pub(super) fn incoming(
-    listener: Listener,
-    patience: Duration,
-) -> impl Stream<Item = io::Result<Connection>> + Send {
-    stream::unfold(listener, move |listener| async move {
-        let (stream, permit) = listener.accept().await;
-        let deadline = Box::pin(tokio::time::sleep(patience));
-        let preface = Some(Preface { missing: PREFACE, deadline });
-        Some((Ok(Connection { stream, preface, _permit: permit }), listener))
-    })
+/// HTTP/2 on one connection: reads requests, and writes what the answers put into its buffers.
+type Protocol = Pin<Box<dyn ShutDown<Output = Result<(), hyper::Error>> + Send>>;
+
+/// A connection that can be told to end.
+pub(super) trait ShutDown: Future {
+    /// Takes no more requests, and ends when those that are in work are answered.
+    fn shut_down(self: Pin<&mut Self>);
 }
 
+/// Where HTTP/2 puts the requests that it has read.
+#[derive(Clone, Default)]
+pub(super) struct Requests(Arc<Mutex<Vec<Work>>>);
+
+impl Requests {
+    fn take(&self) -> Vec<Work> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Requests {
+    fn execute(&self, work: F) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(work));
+    }
+}
+
+/// A connection and its requests.
 pub(super) struct Connection {
-    stream: TcpStream,
-    /// `None` once it is complete.
-    preface: Option<Preface>,
-    _permit: Option<OwnedSemaphorePermit>,
+    protocol: Protocol,
+    requests: Requests,
+    in_work: FuturesUnordered<Work>,
+    output: Output,
+    ended: Option<io::Result<()>>,
 }
 
-struct Preface {
-    missing: usize,
-    deadline: Pin<Box<Sleep>>,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+impl Connection {
+    /// A connection on which `protocol` puts requests into `requests` and writes to `output`.
+    pub(super) fn new(protocol: Protocol, requests: Requests, output: Output) -> Self {
+        Connection { protocol, requests, in_work: FuturesUnordered::new(), output, ended: None }
     }
-}
 
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let Some(preface) = &mut self.preface else { return read };
-        preface.missing = preface.missing.saturating_sub(buffer.filled().len() - before);
-        if preface.missing == 0 {
-            self.preface = None;
-        } else if read.is_pending() {
-            ready!(preface.deadline.as_mut().poll(context));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+    /// Serves until the client closes the connection or, after the server was told to stop, the last request is
+    /// answered.
+    pub(super) async fn serve(mut self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+        tokio::select! {
+            ended = &mut self => return ended,
+            // An error means that the sender is gone, and the server with it.
+            _ = stop.wait_for(|stop| *stop) => {}
         }
-        read
+        self.protocol.as_mut().shut_down();
+        self.await
     }
 }
 
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
+impl Future for Connection {
+    type Output = io::Result<()>;
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        while this.ended.is_none() {
+            // The answers first, so that the protocol finds all of them.
+            while let Poll::Ready(Some(())) = Pin::new(&mut this.in_work).poll_next(context) {}
+            if let Poll::Ready(ended) = this.protocol.as_mut().poll(context) {
+                this.ended = Some(ended.map_err(io::Error::other));
+            }
+            let arrived = this.requests.take();
+            if arrived.is_empty() {
+                break;
+            }
+            this.in_work.extend(arrived);
+        }
+        let written = this.output.poll_write_out(context);
+        match this.ended.take() {
+            None => match written {
+                // Nobody is there to be told anything more.
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                _ => Poll::Pending,
+            },
+            Some(ended) if written.is_pending() => {
+                this.ended = Some(ended);
+                Poll::Pending
+            }
+            Some(ended) => Poll::Ready(ready!(written).and(ended)),
+        }
     }
 }
