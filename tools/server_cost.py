@@ -93,8 +93,16 @@ def number(pattern: str, text: str) -> float:
     return float(found.group(1))
 
 
-def drive(server: Server, door: str, concurrency: int, seconds: float, files: dict[str, str]) -> tuple[float, float]:
-    """Requests a second, and microseconds of the server's CPU time a request."""
+def milliseconds(percentile: str, text: str) -> float:
+    found = re.search(rf"{percentile}\s+([\d.]+)(us|ms|s)", text)
+    if not found:
+        sys.exit(f"the driver did not say the {percentile} percentile:\n{text}")
+    return float(found.group(1)) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[found.group(2)]
+
+
+def drive(server: Server, door: str, concurrency: int, seconds: float, files: dict[str, str]) -> tuple[float, float, float]:
+    """Requests a second, microseconds of the server's CPU time a request, and p99 over p50 of the latency (0 if the
+    driver does not say)."""
     before = server.cpu_seconds()
     if door == "gRPC":
         # Several streams a connection, as real clients have them.
@@ -103,7 +111,7 @@ def drive(server: Server, door: str, concurrency: int, seconds: float, files: di
         command += ["-d", files[door], "-H", "content-type: application/grpc", "-H", "te: trailers"]
         command += [f"http://127.0.0.1:{server.grpc}/inference.GRPCInferenceService/ModelInfer"]
     else:
-        command = ["wrk", "-t1", f"-c{concurrency}", f"-d{seconds}s", "-s", files[door]]
+        command = ["wrk", "--latency", "-t1", f"-c{concurrency}", f"-d{seconds}s", "-s", files[door]]
         command += [f"http://127.0.0.1:{server.http}/v2/models/{MODEL}/infer"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     used = server.cpu_seconds() - before
@@ -115,7 +123,10 @@ def drive(server: Server, door: str, concurrency: int, seconds: float, files: di
         done = number(r"(\d+) requests in", text)
         if "Non-2xx" in text or "Socket errors" in text:
             sys.exit(f"requests failed:\n{text}")
-    return done / seconds, used / done * 1e6
+    if not done:
+        sys.exit(f"no request was answered:\n{text}")
+    spread = 0.0 if door == "gRPC" else milliseconds("99%", text) / milliseconds("50%", text)
+    return done / seconds, used / done * 1e6, spread
 
 
 def main() -> None:
@@ -135,7 +146,7 @@ def main() -> None:
         Path(files["gRPC"]).write_bytes(grpc_request())
         servers = [Server(program, 18100 + 10 * index) for index, program in enumerate(args.servers)]
         try:
-            print("| door | concurrency | server | requests/s | server CPU µs a request |\n| --- | --- | --- | --- | --- |")
+            print("| door | concurrency | server | requests/s | server CPU µs a request | p99 / p50 |\n" + "| --- " * 6 + "|")
             for door in files:
                 for concurrency in args.concurrency:
                     results = [[] for _ in servers]
@@ -143,8 +154,9 @@ def main() -> None:
                         for server, result in zip(servers, results):
                             result.append(drive(server, door, concurrency, args.seconds, files))
                     for program, result in zip(args.servers, results):
-                        rate, cost = (statistics.median(column) for column in zip(*result))
-                        print(f"| {door} | {concurrency} | {program} | {rate:,.0f} | {cost:.1f} |", flush=True)
+                        rate, cost, spread = (statistics.median(column) for column in zip(*result))
+                        spread = f"{spread:.2f}" if spread else ""
+                        print(f"| {door} | {concurrency} | {program} | {rate:,.0f} | {cost:.1f} | {spread} |", flush=True)
         finally:
             for server in servers:
                 server.process.terminate()

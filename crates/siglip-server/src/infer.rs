@@ -55,7 +55,7 @@ pub(crate) fn response<'a>(
         id: &request.id,
         model: &endpoint.spec().name,
         version: VERSION,
-        output: &outcome.output,
+        output: outcome.output,
         shape: &outcome.shape,
         data: outcome.values.as_data(),
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use siglip_protocol::{InferRequest, ModelSpec};
+use siglip_protocol::InferRequest;
 
-use super::{Endpoint, Outcome, Values, admission, output_name, refused};
+use super::{Endpoint, Outcome, Values, admission, kinds, refused};
 use crate::batcher::{Answer, Rows};
 use crate::cache::EmbeddingCache;
 use crate::catalogue::TextTower;
@@ -17,12 +17,11 @@ impl Endpoint {
         &self,
         tower: &TextTower,
         (count, ids): (usize, Vec<u32>),
-        spec: &ModelSpec,
         request: &InferRequest,
         received: Instant,
     ) -> Result<Outcome, InferError> {
         let Some(cache) = &tower.cache else {
-            return self.embed(&tower.batcher, Rows::token_ids(count, ids), spec, request, received).await;
+            return self.embed(&tower.batcher, Rows::token_ids(count, ids), request, received).await;
         };
         let start = Instant::now();
         let info = tower.batcher.info();
@@ -30,7 +29,7 @@ impl Endpoint {
             ids.chunks_exact(info.input_len).map(|row| cache.get(row)).collect();
         let lookup = start.elapsed();
         let mut outcome = Outcome {
-            output: output_name(spec),
+            output: kinds::EMBEDDING,
             shape: vec![count, info.embedding_size],
             values: Values::Fp32(Vec::new()),
             batch_rows: 0,

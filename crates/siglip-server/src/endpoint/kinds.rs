@@ -15,13 +15,13 @@ use crate::catalogue::{Catalogue, CatalogueModel, DEFAULT_NAMES};
 use crate::error::LoadError;
 use crate::options::Compat;
 
-const EMBEDDING: &str = "EMBEDDING";
-const INPUT_IDS: &str = "INPUT_IDS";
+pub(super) const EMBEDDING: &str = "EMBEDDING";
+pub(super) const INPUT_IDS: &str = "INPUT_IDS";
 const INPUT_TEXT: &str = "INPUT_TEXT";
 const INPUT_IMAGE: &str = "INPUT_IMAGE";
-const PIXEL_VALUES: &str = "PIXEL_VALUES";
+pub(super) const PIXEL_VALUES: &str = "PIXEL_VALUES";
 const LABELS: &str = "LABELS";
-const SCORE: &str = "SCORE";
+pub(super) const SCORE: &str = "SCORE";
 
 /// A kind of endpoint.
 pub(crate) struct Kind {

@@ -67,7 +67,7 @@ enum Task {
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     /// The output's name.
-    pub(crate) output: String,
+    pub(crate) output: &'static str,
     /// Its dimensions, the batch's first.
     pub(crate) shape: Vec<usize>,
     pub(crate) values: Values,
@@ -144,36 +144,36 @@ impl Endpoint {
             Task::EmbedIds(tower) => {
                 let (count, inputs) = spec.check(request)?;
                 let ids = text::read_ids(tower.batcher.info(), inputs)?;
-                self.embed_ids(tower, (count, ids), spec, request, received).await
+                self.embed_ids(tower, (count, ids), request, received).await
             }
             Task::EmbedTexts(tower) => {
                 let (count, inputs) = spec.check(request)?;
                 tower.batcher.check_room(count).map_err(|error| refused(request, error))?;
                 let ids = text::token_ids(tower, inputs, request).await?;
-                self.embed_ids(tower, (count, ids), spec, request, received).await
+                self.embed_ids(tower, (count, ids), request, received).await
             }
             Task::EmbedPixels(tower) => {
                 let (count, inputs) = spec.check(request)?;
                 let rows = image::read_pixels(count, inputs);
-                self.embed(&tower.batcher, rows, spec, request, received).await
+                self.embed(&tower.batcher, rows, request, received).await
             }
             Task::EmbedImages(tower) => {
                 let (count, inputs) = spec.check(request)?;
                 tower.batcher.check_room(count).map_err(|error| refused(request, error))?;
                 let rows =
                     Rows::pixel_rows(image::pixel_values(tower, inputs.into_iter().next(), request).await?);
-                self.embed(&tower.batcher, rows, spec, request, received).await
+                self.embed(&tower.batcher, rows, request, received).await
             }
             Task::Tokenize(tower) => {
                 let (count, inputs) = spec.check(request)?;
                 let ids = text::token_ids(tower, inputs, request).await?;
                 let values = Values::Int64(ids.into_iter().map(i64::from).collect());
-                Ok(self.prepared(count, values, spec, received))
+                Ok(self.prepared(count, values, form, received))
             }
             Task::Process(tower) => {
                 let (count, inputs) = spec.check(request)?;
                 let images = image::pixel_values(tower, inputs.into_iter().next(), request).await?;
-                Ok(self.prepared(count, Values::Fp32(images.concat()), spec, received))
+                Ok(self.prepared(count, Values::Fp32(images.concat()), form, received))
             }
             Task::ZeroShot(zero_shot) => {
                 let (count, inputs) = spec.check(request)?;
@@ -204,7 +204,6 @@ impl Endpoint {
         &self,
         batcher: &Batcher,
         rows: Rows,
-        spec: &ModelSpec,
         request: &InferRequest,
         received: Instant,
     ) -> Result<Outcome, InferError> {
@@ -214,19 +213,19 @@ impl Endpoint {
             answer.map_err(|error| refused(request, error))?;
         let shape = vec![count, batcher.info().embedding_size];
         let values = Values::Fp32(embeddings);
-        Ok(Outcome { output: output_name(spec), shape, values, batch_rows, queue, compute })
+        Ok(Outcome { output: kinds::EMBEDDING, shape, values, batch_rows, queue, compute })
     }
 
     /// An answer that took no engine, counted as one that did.
-    fn prepared(&self, count: usize, values: Values, spec: &ModelSpec, received: Instant) -> Outcome {
+    fn prepared(&self, count: usize, values: Values, form: &Form, received: Instant) -> Outcome {
         let compute = received.elapsed();
         let steps = StepTimes { infer: compute, ..StepTimes::default() };
         let answered = Answered { rows: count, total: compute, queue: Duration::ZERO, steps };
         self.counters.record_batch(count, steps, &[answered]);
-        let dims = spec.outputs.first().map(|output| output.dims.as_slice()).unwrap_or_default();
+        let dims = form.spec.outputs.first().map(|output| output.dims.as_slice()).unwrap_or_default();
         let dims = dims.iter().map(|&dimension| usize::try_from(dimension).unwrap_or(0));
         let shape = std::iter::once(count).chain(dims).collect();
-        Outcome { output: output_name(spec), shape, values, batch_rows: 0, queue: Duration::ZERO, compute }
+        Outcome { output: form.output(), shape, values, batch_rows: 0, queue: Duration::ZERO, compute }
     }
 }
 
@@ -234,6 +233,18 @@ impl Form {
     /// What is wrong with an engine that it needs, if anything is.
     fn fault(&self) -> Option<String> {
         self.batchers().into_iter().find_map(|batcher| batcher.gauges().fault())
+    }
+
+    /// The name of its output.
+    fn output(&self) -> &'static str {
+        match self.task {
+            Task::EmbedIds(_) | Task::EmbedTexts(_) | Task::EmbedPixels(_) | Task::EmbedImages(_) => {
+                kinds::EMBEDDING
+            }
+            Task::Tokenize(_) => kinds::INPUT_IDS,
+            Task::Process(_) => kinds::PIXEL_VALUES,
+            Task::ZeroShot(_) => kinds::SCORE,
+        }
     }
 
     /// The batchers that it takes to answer.
@@ -265,10 +276,6 @@ fn admission(counters: &Arc<ModelCounters>, request: &InferRequest, received: In
         priority: request.priority,
         timeout: Duration::from_micros(request.timeout_us),
     }
-}
-
-fn output_name(spec: &ModelSpec) -> String {
-    spec.outputs.first().map(|output| output.name.clone()).unwrap_or_default()
 }
 
 /// The batcher's error as the answer to a request.

@@ -11,7 +11,7 @@ use siglip_protocol::{CheckedInput, InferRequest, ParameterValue};
 
 use super::image::pixel_values;
 use super::text::{encode, prepare, strings};
-use super::{Outcome, Values, admission, refused};
+use super::{Outcome, Values, admission, kinds, refused};
 use crate::batcher::{Answer, Rows};
 use crate::catalogue::{TextTower, VisionTower};
 use crate::error::InferError;
@@ -105,7 +105,7 @@ impl ZeroShot {
             scores.extend(texts.map(|text| self.score_pair(image, text)));
         }
         let (shape, values) = (vec![count, per_row], Values::Fp32(scores));
-        Ok(Outcome { output: "SCORE".to_owned(), shape, values, batch_rows, queue, compute })
+        Ok(Outcome { output: kinds::SCORE, shape, values, batch_rows, queue, compute })
     }
 
     fn score_pair(&self, image: &[f32], text: &[f32]) -> f32 {
