@@ -75,7 +75,7 @@ pub(crate) fn render(state: &ServerState) -> String {
         .collect();
     triton_metrics(&mut text, &models);
     if state.options.cache_bytes > 0 {
-        cache_metrics(&mut text, &models);
+        model_metrics(&mut text, &models, &CACHE_METRICS);
     }
     machine_metrics(&mut text, &state.machine);
     batcher_metrics(&mut text, registry);
@@ -92,11 +92,29 @@ pub(crate) fn render(state: &ServerState) -> String {
     text.0
 }
 
+/// What Triton shows where its response cache is on.
+const CACHE_METRICS: [ModelMetric; 4] = [
+    ("nv_cache_num_hits_per_model", "Number of cache hits per model", "counter", |statistics| {
+        statistics.inference_stats.cache_hit.count
+    }),
+    ("nv_cache_num_misses_per_model", "Number of cache misses per model", "counter", |statistics| {
+        statistics.inference_stats.cache_miss.count
+    }),
+    (
+        "nv_cache_hit_duration_per_model",
+        "Total cache hit duration per model, in microseconds",
+        "counter",
+        |statistics| micros(&statistics.inference_stats.cache_hit),
+    ),
+    (
+        "nv_cache_miss_duration_per_model",
+        "Total cache miss duration per model, in microseconds",
+        "counter",
+        |statistics| micros(&statistics.inference_stats.cache_miss),
+    ),
+];
+
 fn triton_metrics(text: &mut Text, models: &[(Snapshot, u64)]) {
-    let labels = |snapshot: &Snapshot| {
-        let ModelStatistics { name, version, .. } = &snapshot.statistics;
-        format!("model=\"{name}\",version=\"{version}\"")
-    };
     let name = "nv_inference_request_success";
     text.head(name, "Number of successful inference requests, all batch sizes", "counter");
     for (snapshot, _) in models {
@@ -111,12 +129,7 @@ fn triton_metrics(text: &mut Text, models: &[(Snapshot, u64)]) {
             text.sample(name, &labels, count);
         }
     }
-    for (name, help, kind, value) in MODEL_METRICS {
-        text.head(name, help, kind);
-        for (snapshot, _) in models {
-            text.sample(name, &labels(snapshot), value(&snapshot.statistics));
-        }
-    }
+    model_metrics(text, models, &MODEL_METRICS);
     let name = "nv_inference_pending_request_count";
     text.head(name, "Instantaneous number of pending requests awaiting execution per-model.", "gauge");
     for (snapshot, pending) in models {
@@ -124,36 +137,18 @@ fn triton_metrics(text: &mut Text, models: &[(Snapshot, u64)]) {
     }
 }
 
-/// Triton shows these where its response cache is on.
-fn cache_metrics(text: &mut Text, models: &[(Snapshot, u64)]) {
-    type Value = fn(&ModelStatistics) -> u64;
-    let metrics: [(&str, &str, &str, Value); 4] = [
-        ("nv_cache_num_hits_per_model", "Number of cache hits per model", "counter", |statistics| {
-            statistics.inference_stats.cache_hit.count
-        }),
-        ("nv_cache_num_misses_per_model", "Number of cache misses per model", "counter", |statistics| {
-            statistics.inference_stats.cache_miss.count
-        }),
-        (
-            "nv_cache_hit_duration_per_model",
-            "Total cache hit duration per model, in microseconds",
-            "counter",
-            |statistics| micros(&statistics.inference_stats.cache_hit),
-        ),
-        (
-            "nv_cache_miss_duration_per_model",
-            "Total cache miss duration per model, in microseconds",
-            "counter",
-            |statistics| micros(&statistics.inference_stats.cache_miss),
-        ),
-    ];
+fn model_metrics(text: &mut Text, models: &[(Snapshot, u64)], metrics: &[ModelMetric]) {
     for (name, help, kind, value) in metrics {
         text.head(name, help, kind);
-        for (Snapshot { statistics, .. }, _) in models {
-            let labels = format!("model=\"{}\",version=\"{}\"", statistics.name, statistics.version);
-            text.sample(name, &labels, value(statistics));
+        for (snapshot, _) in models {
+            text.sample(name, &labels(snapshot), value(&snapshot.statistics));
         }
     }
+}
+
+fn labels(snapshot: &Snapshot) -> String {
+    let ModelStatistics { name, version, .. } = &snapshot.statistics;
+    format!("model=\"{name}\",version=\"{version}\"")
 }
 
 fn machine_metrics(text: &mut Text, machine: &Machine) {
@@ -174,7 +169,10 @@ fn machine_metrics(text: &mut Text, machine: &Machine) {
 fn batcher_metrics(text: &mut Text, registry: &Registry) {
     let batchers: Vec<_> = registry
         .batchers()
-        .map(|(model, batcher)| (format!("model=\"{model}\",tower=\"{}\"", batcher.info().tower), batcher))
+        .map(|(model, batcher)| {
+            let (model, tower) = (escape(model), batcher.info().tower);
+            (format!("model=\"{model}\",tower=\"{tower}\""), batcher)
+        })
         .collect();
     let mut all = |name: &str, help: &str, kind: &str, value: &dyn Fn(&Gauges) -> u64| {
         text.head(name, help, kind);
@@ -258,6 +256,11 @@ fn engine_metrics(text: &mut Text, batchers: &[(String, Arc<Batcher>)]) {
         let fraction = if most > 0.0 { rows(batcher) * batcher.info().flop_per_item / most } else { 0.0 };
         text.sample(name, labels, fraction);
     }
+}
+
+/// A label's value as Prometheus reads it; a model's name is a folder's, and may hold anything.
+fn escape(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
 }
 
 /// Writing into a string does not fail, so the results of `writeln!` are let go.
