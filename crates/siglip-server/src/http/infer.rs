@@ -18,6 +18,11 @@ const BATCH_SIZE: HeaderName = HeaderName::from_static("x-siglip-batch-size");
 const QUEUE_US: HeaderName = HeaderName::from_static("x-siglip-queue-us");
 const COMPUTE_US: HeaderName = HeaderName::from_static("x-siglip-compute-us");
 
+/// Bodies from this size on are not parsed on a thread that others wait for.
+const LARGE_BODY: usize = 1 << 20;
+/// The same for compressed ones, which may become a thousand times larger.
+const LARGE_COMPRESSED_BODY: usize = 16 << 10;
+
 pub(super) async fn answer(
     state: &ServerState,
     model: &str,
@@ -43,6 +48,23 @@ async fn infer(
     body: Bytes,
     received: Instant,
 ) -> Result<(InferRequest, Outcome), InferError> {
+    let large = if headers.contains_key(CONTENT_ENCODING) { LARGE_COMPRESSED_BODY } else { LARGE_BODY };
+    let mut request = if body.len() < large {
+        parse(state, endpoint, headers, body)?
+    } else {
+        // This takes milliseconds and more: the thread's other connections are handed to another thread.
+        tokio::task::block_in_place(|| parse(state, endpoint, headers, body))?
+    };
+    let outcome = crate::infer::infer(state, endpoint, &mut request, received).await?;
+    Ok((request, outcome))
+}
+
+fn parse(
+    state: &ServerState,
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<InferRequest, InferError> {
     let body = match Encoding::of_request(headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes))? {
         Encoding::Identity => body,
         Encoding::Gzip | Encoding::Deflate => {
@@ -51,9 +73,7 @@ async fn infer(
     };
     let header = headers.get(HEADER_LENGTH).map(HeaderValue::as_bytes);
     let header_length = InferRequest::header_length(header, body.len())?;
-    let mut request = InferRequest::from_body(&body, header_length, &endpoint.spec().name)?;
-    let outcome = crate::infer::infer(state, endpoint, &mut request, received).await?;
-    Ok((request, outcome))
+    Ok(InferRequest::from_body(&body, header_length, &endpoint.spec().name)?)
 }
 
 fn success(endpoint: &Endpoint, request: &InferRequest, outcome: &Outcome, headers: &HeaderMap) -> Reply {
