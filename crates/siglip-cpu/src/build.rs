@@ -140,13 +140,13 @@ pub fn measure_peak(options: &Options, duration: Duration) -> Result<f64, BuildE
 }
 
 /// Something to do on a path that is only known at run time.
-trait Task {
+pub(crate) trait Task {
     type Output;
     fn run<P: Kernels>(self) -> Self::Output;
 }
 
 /// Runs a task on the path that `options` names, if the path passes its check.
-fn dispatch<T: Task>(options: &Options, task: T) -> Result<T::Output, BuildError> {
+pub(crate) fn dispatch<T: Task>(options: &Options, task: T) -> Result<T::Output, BuildError> {
     check(options.isa, options.precision)?;
     on_path(options.isa, options.precision, task)
 }

@@ -12,6 +12,9 @@
 //! - `pack`, `buffer`: weights in the kernels' order, in huge pages.
 
 mod attention;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod buffer;
 pub mod build;
 mod check;
