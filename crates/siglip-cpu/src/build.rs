@@ -1,11 +1,13 @@
 //! Builds engines: picks the kernels, packs the weights.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use siglip::engine::{Engine, Precision};
 use siglip::weights::{TextWeights, VisionWeights};
 
+use crate::check::{self, Difference};
+use crate::dot::Loops;
 use crate::isa::Isa;
 use crate::kernels::Kernels;
 use crate::path::{F32, Int8, Widened};
@@ -32,14 +34,43 @@ pub struct Options {
 }
 
 impl Options {
-    /// The fastest kernels that this machine has for a precision.
+    /// The fastest kernels that this machine has for a precision, of those that [compute rightly](check()) here.
     ///
     /// # Errors
     ///
-    /// [`BuildError::Precision`] where there are none.
+    /// [`BuildError::Precision`] where there are none, [`BuildError::Check`] where none is right.
     pub fn new(precision: Precision, pool: Arc<Pool>, max_batch_size: usize) -> Result<Self, BuildError> {
-        let isa = Isa::candidates(precision).next().ok_or(BuildError::Precision { precision })?;
+        let isa = pick(precision, Isa::candidates(precision), |isa| check(isa, precision))?;
         Ok(Options { precision, isa, pool, max_batch_size, profile: None })
+    }
+}
+
+/// The first candidate that passes its check.
+fn pick(
+    precision: Precision,
+    candidates: impl Iterator<Item = Isa>,
+    check: impl Fn(Isa) -> Result<(), BuildError>,
+) -> Result<Isa, BuildError> {
+    let mut failure = BuildError::Precision { precision };
+    for isa in candidates {
+        match check(isa) {
+            Ok(()) => return Ok(isa),
+            Err(error) => {
+                tracing::warn!("{error}; they are not used");
+                failure = error;
+            }
+        }
+    }
+    Err(failure)
+}
+
+/// The precision that `auto` means here: bf16 where the processor multiplies it, and rightly; f32 elsewhere.
+pub fn auto_precision() -> Precision {
+    let right = |isa| check(isa, Precision::Bf16).is_ok();
+    if Isa::ALL.into_iter().any(|isa| isa.multiplies_bf16() && isa.is_available() && right(isa)) {
+        Precision::Bf16
+    } else {
+        Precision::F32
     }
 }
 
@@ -60,6 +91,16 @@ pub enum BuildError {
         isa: Isa,
         /// The precision it was asked for.
         precision: Precision,
+    },
+    /// The kernels compute something else than they should on this machine.
+    #[error("{isa} kernels compute {precision} wrongly on this machine ({difference})")]
+    Check {
+        /// The kernels.
+        isa: Isa,
+        /// The precision they were checked for.
+        precision: Precision,
+        /// What was wrong.
+        difference: Difference,
     },
     /// The system refused memory.
     #[error("no memory for the packed weights: {0}")]
@@ -99,38 +140,99 @@ pub fn measure_peak(options: &Options, duration: Duration) -> Result<f64, BuildE
 }
 
 /// Something to do on a path that is only known at run time.
-trait Task {
+pub(crate) trait Task {
     type Output;
     fn run<P: Kernels>(self) -> Self::Output;
 }
 
-fn dispatch<T: Task>(options: &Options, task: T) -> Result<T::Output, BuildError> {
-    let (isa, precision) = (options.isa, options.precision);
+/// Runs a task on the path that `options` names, if the path passes its check.
+pub(crate) fn dispatch<T: Task>(options: &Options, task: T) -> Result<T::Output, BuildError> {
+    check(options.isa, options.precision)?;
+    on_path(options.isa, options.precision, task)
+}
+
+/// Checks a set's kernels for a precision against plain loops; the first call in a process computes, the others know.
+///
+/// # Errors
+///
+/// [`BuildError::Isa`] where the machine has no such kernels, [`BuildError::Check`] where they differ.
+pub fn check(isa: Isa, precision: Precision) -> Result<(), BuildError> {
+    type Result = std::result::Result<(), Difference>;
+    static RESULTS: [[OnceLock<Result>; 3]; Isa::ALL.len()] =
+        [const { [const { OnceLock::new() }; 3] }; Isa::ALL.len()];
+    let column = match precision {
+        Precision::F32 => 0,
+        Precision::Bf16 => 1,
+        Precision::Int8 => 2,
+        _ => return Err(BuildError::Precision { precision }),
+    };
+    let cell = &RESULTS[isa as usize][column];
+    let result = match cell.get() {
+        Some(result) => result,
+        None => {
+            let result = on_path(isa, precision, Check)?;
+            cell.get_or_init(|| result)
+        }
+    };
+    result.clone().map_err(|difference| BuildError::Check { isa, precision, difference })
+}
+
+struct Check;
+
+impl Task for Check {
+    type Output = Result<(), Difference>;
+    fn run<P: Kernels>(self) -> Self::Output {
+        // SAFETY: tasks run only on paths that the machine has.
+        unsafe { check::check::<P>() }
+    }
+}
+
+fn on_path<T: Task>(isa: Isa, precision: Precision, task: T) -> Result<T::Output, BuildError> {
+    #[cfg(target_arch = "aarch64")]
+    use crate::{
+        dot::{Bfdot, Sdot, Usdot},
+        path::Bf16,
+        simd::Neon,
+    };
+    #[cfg(target_arch = "x86_64")]
+    use crate::{
+        dot::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd},
+        path::Bf16,
+        simd::{Avx2, Avx512},
+    };
     if !isa.is_available() || !isa.supports(precision) {
         return Err(BuildError::Isa { isa, precision });
     }
     Ok(match (isa, precision) {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Bf16, Precision::Bf16) => task.run::<crate::path::Bf16>(),
+        (Isa::Avx512Bf16, Precision::Bf16) => task.run::<Bf16<Vdpbf16ps>>(),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::F32) => task.run::<F32<crate::simd::Avx512>>(),
+        (Isa::Avx512Bf16, Precision::Int8) => task.run::<Int8<Vpdpbusd, Bf16<Vdpbf16ps>>>(),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::Bf16) => task.run::<Widened<crate::simd::Avx512>>(),
+        (Isa::Avx512Vnni, Precision::Int8) => task.run::<Int8<Vpdpbusd, F32<Avx512>>>(),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Precision::F32) => task.run::<F32<crate::simd::Avx2>>(),
+        (Isa::Avx512, Precision::F32) => task.run::<F32<Avx512>>(),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Precision::Bf16) => task.run::<Widened<crate::simd::Avx2>>(),
+        (Isa::Avx512, Precision::Bf16) => task.run::<Widened<Avx512>>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::AvxVnni, Precision::Int8) => task.run::<Int8<Vpdpbusd256, F32<Avx2>>>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::F32) => task.run::<F32<Avx2>>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::Bf16) => task.run::<Widened<Avx2>>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::Int8) => task.run::<Int8<Vpmaddwd, F32<Avx2>>>(),
         #[cfg(target_arch = "aarch64")]
-        (Isa::Neon, Precision::F32) => task.run::<F32<crate::simd::Neon>>(),
+        (Isa::NeonBf16, Precision::Bf16) => task.run::<Bf16<Bfdot>>(),
         #[cfg(target_arch = "aarch64")]
-        (Isa::Neon, Precision::Bf16) => task.run::<Widened<crate::simd::Neon>>(),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Bf16, Precision::Int8) => task.run::<Int8<crate::simd::Avx512, crate::path::Bf16>>(),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Vnni, Precision::Int8) => {
-            task.run::<Int8<crate::simd::Avx512, F32<crate::simd::Avx512>>>()
-        }
-        (Isa::Portable, Precision::Int8) => task.run::<Int8<Portable, F32<Portable>>>(),
+        (Isa::NeonBf16, Precision::Int8) => task.run::<Int8<Usdot, Bf16<Bfdot>>>(),
+        #[cfg(target_arch = "aarch64")]
+        (Isa::NeonDotprod, Precision::Int8) => task.run::<Int8<Sdot, F32<Neon>>>(),
+        #[cfg(target_arch = "aarch64")]
+        (Isa::Neon, Precision::F32) => task.run::<F32<Neon>>(),
+        #[cfg(target_arch = "aarch64")]
+        (Isa::Neon, Precision::Bf16) => task.run::<Widened<Neon>>(),
+        (Isa::Portable, Precision::Int8) => task.run::<Int8<Loops, F32<Portable>>>(),
         (Isa::Portable, Precision::F32) => task.run::<F32<Portable>>(),
         (Isa::Portable, Precision::Bf16) => task.run::<Widened<Portable>>(),
         _ => return Err(BuildError::Isa { isa, precision }),
@@ -161,5 +263,32 @@ impl Task for Peak<'_> {
     type Output = f64;
     fn run<P: Kernels>(self) -> f64 {
         peak::measure::<P>(self.0, self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_its_check_is_passed_over() {
+        let precision = Precision::F32;
+        let difference = Difference { kernel: "GELU", got: 2.0, expected: 1.0 };
+        let check = |wrong: &'static [Isa]| {
+            let difference = difference.clone();
+            move |isa| match wrong.contains(&isa) {
+                false => Ok(()),
+                true => Err(BuildError::Check { isa, precision, difference: difference.clone() }),
+            }
+        };
+        let candidates = || [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter();
+        assert_eq!(pick(precision, candidates(), check(&[])).unwrap(), Isa::Avx512);
+        assert_eq!(pick(precision, candidates(), check(&[Isa::Avx512])).unwrap(), Isa::Avx2);
+        let picked = pick(precision, candidates(), check(&[Isa::Avx512, Isa::Avx2]));
+        assert_eq!(picked.unwrap(), Isa::Portable);
+        assert_eq!(
+            pick(precision, candidates(), check(&Isa::ALL)).unwrap_err().to_string(),
+            "portable kernels compute f32 wrongly on this machine (GELU gives 2 where 1 is right)"
+        );
     }
 }

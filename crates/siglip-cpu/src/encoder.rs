@@ -44,10 +44,18 @@ impl Shape {
         self.hidden / self.heads
     }
 
-    /// Floating-point operations of one item's pass through one block: all matrix products, attention's included.
-    pub(crate) fn flop_per_block(&self) -> f64 {
+    /// Floating-point operations of one item's pass through `blocks` blocks: the matrix products that are computed,
+    /// attention's included.
+    pub(crate) fn flop(&self, blocks: usize, outputs: Outputs) -> f64 {
         let (t, h, i) = (self.positions as f64, self.hidden as f64, self.intermediate as f64);
-        2.0 * t * (4.0 * h * h + 2.0 * h * i) + 4.0 * t * t * h
+        // Keys and values of all positions; queries, attention, its output and the MLP of those that are wanted.
+        let block =
+            |wanted: f64| 2.0 * (2.0 * t * h * h + wanted * (2.0 * h * h + 2.0 * h * i + 2.0 * t * h));
+        match outputs {
+            Outputs::All => blocks as f64 * block(t),
+            Outputs::Last if blocks == 0 => 0.0,
+            Outputs::Last => (blocks - 1) as f64 * block(t) + block(1.0),
+        }
     }
 }
 

@@ -14,9 +14,15 @@ pub enum Isa {
     Avx512Vnni,
     /// AVX-512 F, BW, DQ, VL (Skylake-SP, Zen 4 and later).
     Avx512,
+    /// AVX2, FMA and AVX-VNNI (Alder Lake, Zen 5 and later).
+    AvxVnni,
     /// AVX2 and FMA (Haswell, Zen and later).
     Avx2,
-    /// NEON, the baseline of aarch64. Compiled, not yet run by us on such a machine.
+    /// NEON with the BF16 and I8MM extensions (Neoverse V1 and N2, Apple M2 and later).
+    NeonBf16,
+    /// NEON with the dot product extension (Neoverse N1, Apple M1 and later).
+    NeonDotprod,
+    /// NEON, the baseline of aarch64.
     Neon,
     /// Whatever the target's baseline is.
     Portable,
@@ -24,8 +30,17 @@ pub enum Isa {
 
 impl Isa {
     /// All sets, the fastest first.
-    pub const ALL: [Isa; 6] =
-        [Isa::Avx512Bf16, Isa::Avx512Vnni, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+    pub const ALL: [Isa; 9] = [
+        Isa::Avx512Bf16,
+        Isa::Avx512Vnni,
+        Isa::Avx512,
+        Isa::AvxVnni,
+        Isa::Avx2,
+        Isa::NeonBf16,
+        Isa::NeonDotprod,
+        Isa::Neon,
+        Isa::Portable,
+    ];
 
     /// Whether this machine has the instructions.
     pub fn is_available(self) -> bool {
@@ -42,11 +57,21 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
             }
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Isa::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            Isa::Neon => cfg!(target_arch = "aarch64"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonBf16 => {
+                std::arch::is_aarch64_feature_detected!("bf16")
+                    && std::arch::is_aarch64_feature_detected!("i8mm")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => true,
             Isa::Portable => true,
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => false,
+            #[allow(unreachable_patterns, reason = "the sets of the other architectures")]
+            _ => false,
         }
     }
 
@@ -54,10 +79,26 @@ impl Isa {
     /// stored: bf16 weights are then widened to f32 as they are read.
     pub fn supports(self, precision: Precision) -> bool {
         match precision {
-            Precision::F32 => !matches!(self, Isa::Avx512Bf16 | Isa::Avx512Vnni),
-            Precision::Bf16 => self != Isa::Avx512Vnni,
-            Precision::Int8 => matches!(self, Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Portable),
+            Precision::F32 => Isa::F32_SETS.contains(&self),
+            Precision::Bf16 => Isa::F32_SETS.contains(&self) || self.multiplies_bf16(),
+            Precision::Int8 => !matches!(self, Isa::Avx512 | Isa::Neon),
             _ => false,
+        }
+    }
+
+    /// Whether the set multiplies bf16 values as they are.
+    pub fn multiplies_bf16(self) -> bool {
+        matches!(self, Isa::Avx512Bf16 | Isa::NeonBf16)
+    }
+
+    /// Where the set's kernels have been run so far. All of them are checked on every machine before they are used.
+    pub fn experience(self) -> Experience {
+        match self {
+            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 | Isa::Portable => {
+                Experience::Processor
+            }
+            Isa::NeonBf16 | Isa::NeonDotprod | Isa::Neon => Experience::Emulator,
+            Isa::AvxVnni => Experience::None,
         }
     }
 
@@ -72,16 +113,27 @@ impl Isa {
             Isa::Avx512Bf16 => "avx512-bf16",
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Avx512 => "avx512",
+            Isa::AvxVnni => "avx-vnni",
             Isa::Avx2 => "avx2",
+            Isa::NeonBf16 => "neon-bf16",
+            Isa::NeonDotprod => "neon-dotprod",
             Isa::Neon => "neon",
             Isa::Portable => "portable",
         }
     }
+
+    const F32_SETS: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 }
 
-/// The precision that `auto` means here: bf16 where the processor multiplies it, f32 elsewhere.
-pub fn auto_precision() -> Precision {
-    if Isa::Avx512Bf16.is_available() { Precision::Bf16 } else { Precision::F32 }
+/// Where kernels have been run by those who wrote them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Experience {
+    /// On processors that have the instructions.
+    Processor,
+    /// In an emulator (QEMU).
+    Emulator,
+    /// Nowhere: they compile.
+    None,
 }
 
 impl fmt::Display for Isa {
@@ -92,7 +144,7 @@ impl fmt::Display for Isa {
 
 /// A name that is no instruction set.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown instruction set `{0}`: known are avx512-bf16, avx512-vnni, avx512, avx2, neon, portable")]
+#[error("unknown instruction set `{0}`: known are {known}", known = Isa::ALL.map(Isa::name).join(", "))]
 pub struct UnknownIsa(String);
 
 impl FromStr for Isa {

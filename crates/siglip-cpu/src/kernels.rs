@@ -5,6 +5,7 @@
 //! [`crate::gemm`], [`crate::ops`], [`crate::attention`] and [`crate::peak`] is inlined.
 
 use crate::attention::{self, Attention};
+use crate::dot::Loops;
 use crate::gemm::{self, Product};
 use crate::ops::{self, LayerNorm, Quantize};
 use crate::path::{F32, Int8, Path, Widened};
@@ -82,31 +83,44 @@ macro_rules! kernels {
         }
     };
 }
+#[cfg(test)]
+pub(crate) use kernels;
 
 kernels!(F32<Portable>);
 kernels!(Widened<Portable>);
-kernels!(Int8<Portable, F32<Portable>>);
+kernels!(Int8<Loops, F32<Portable>>);
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
     use super::*;
+    use crate::dot::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
     use crate::path::Bf16;
     use crate::simd::{Avx2, Avx512};
 
     kernels!(F32<Avx2>, "avx2,fma");
     kernels!(Widened<Avx2>, "avx2,fma");
+    kernels!(Int8<Vpmaddwd, F32<Avx2>>, "avx2,fma");
+    kernels!(Int8<Vpdpbusd256, F32<Avx2>>, "avx2,fma,avxvnni");
     kernels!(F32<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl");
     kernels!(Widened<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl");
-    kernels!(Bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
-    kernels!(Int8<Avx512, F32<Avx512>>, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
-    kernels!(Int8<Avx512, Bf16>, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni");
+    kernels!(Bf16<Vdpbf16ps>, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
+    kernels!(Int8<Vpdpbusd, F32<Avx512>>, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+    kernels!(
+        Int8<Vpdpbusd, Bf16<Vdpbf16ps>>,
+        "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni"
+    );
 }
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64 {
     use super::*;
+    use crate::dot::{Bfdot, Sdot, Usdot};
+    use crate::path::Bf16;
     use crate::simd::Neon;
 
     kernels!(F32<Neon>, "neon");
     kernels!(Widened<Neon>, "neon");
+    kernels!(Int8<Sdot, F32<Neon>>, "neon,dotprod");
+    kernels!(Bf16<Bfdot>, "neon,bf16");
+    kernels!(Int8<Usdot, Bf16<Bfdot>>, "neon,bf16,i8mm");
 }

@@ -5,13 +5,20 @@
 //! - [`build`]: picks the kernels, packs the weights, returns a [`siglip::engine::Engine`].
 //! - `text`, `vision`: the two towers, each one closure that runs on all threads; `encoder`: the blocks they share.
 //! - `linear`, `attention`: one phase of a block each; [`threads`]: who runs them.
-//! - `gemm`, `ops`: the kernels, written once over `path` (what is multiplied with what) and `simd` (with which
-//!   vectors); `kernels`: where they are compiled for each instruction set; [`isa`]: which sets there are.
+//! - `gemm`, `ops`: the kernels, written once over `path` (what is multiplied with what), `simd` (with which vectors)
+//!   and `dot` (with which products of narrow values); `kernels`: where they are compiled for each instruction set;
+//!   [`isa`]: which sets there are.
+//! - `check`: what kernels must pass on this machine before they are used.
 //! - `pack`, `buffer`: weights in the kernels' order, in huge pages.
 
 mod attention;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod buffer;
 pub mod build;
+mod check;
+mod dot;
 mod encoder;
 mod gemm;
 pub mod isa;
@@ -30,7 +37,8 @@ pub mod threads;
 mod tower;
 mod vision;
 
-pub use build::{BuildError, Options, measure_peak, text_engine, vision_engine};
-pub use isa::{Isa, auto_precision};
+pub use build::{BuildError, Options, auto_precision, check, measure_peak, text_engine, vision_engine};
+pub use check::Difference;
+pub use isa::{Experience, Isa};
 pub use profile::Profile;
 pub use threads::{Pool, available_threads};

@@ -277,14 +277,14 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         {
             check::<F32<crate::simd::Avx2>>();
-            check::<crate::path::Bf16>();
+            check::<crate::path::Bf16<crate::dot::Vdpbf16ps>>();
         }
     }
 
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn the_mlp_of_so400m_is_covered_without_padding() {
-        let widths: Vec<usize> = panel_widths::<crate::path::Bf16>(4304).collect();
+        let widths: Vec<usize> = panel_widths::<crate::path::Bf16<crate::dot::Vdpbf16ps>>(4304).collect();
         assert_eq!((widths.len(), &widths[65..]), (68, &[3, 3, 3][..]));
     }
 }

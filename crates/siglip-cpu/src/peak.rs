@@ -8,17 +8,26 @@ use crate::path::{ColumnScales, Path, RowScale, lanes};
 use crate::simd::Simd;
 use crate::threads::Pool;
 
-/// Independent accumulators: enough to hide the latency of the multiply-add on every known core.
-const CHAINS: usize = 12;
+/// Independent sums: enough to hide the latency of the multiply-add on every known core, and no more than stay in
+/// registers, as in the kernels.
+const fn chains<P: Path>() -> usize {
+    if P::MAX_VECTORS > 1 { 12 } else { 6 }
+}
 
-/// `rounds` rounds of [`CHAINS`] independent steps on registers. The result only keeps the work from being optimised
-/// away.
+/// `rounds` rounds of independent steps, one for each of the [`chains`]. The result only keeps the work from being
+/// optimised away.
 ///
 /// # Safety
 ///
 /// The path's instructions must be enabled in the calling function.
 #[inline(always)]
 pub(crate) unsafe fn steps<P: Path>(rounds: usize) -> f32 {
+    // SAFETY: the caller's.
+    unsafe { if chains::<P>() == 12 { steps_of::<P, 12>(rounds) } else { steps_of::<P, 6>(rounds) } }
+}
+
+#[inline(always)]
+unsafe fn steps_of<P: Path, const CHAINS: usize>(rounds: usize) -> f32 {
     // Ordinary values: a multiplier of zeroes draws less power and may be clocked higher.
     let mut weights = [P::Weight::default(); 64];
     P::convert(&[0.37; 64], &mut weights);
@@ -26,10 +35,12 @@ pub(crate) unsafe fn steps<P: Path>(rounds: usize) -> f32 {
     let ones = weights;
     // SAFETY: both arrays hold at least one vector of operands; nothing else is read.
     unsafe {
-        let a = P::broadcast(std::hint::black_box(ones.as_ptr()).cast());
-        let b = P::load_weights(std::hint::black_box(weights.as_ptr()));
         let mut sums = [P::zero_sum(); CHAINS];
         for _ in 0..rounds {
+            // Read anew in every round, as kernels must: else what a step does with its operands alone (the product,
+            // where there is no fused multiply-add; widening) would be done once, before the loop.
+            let a = P::broadcast(std::hint::black_box(ones.as_ptr()).cast());
+            let b = P::load_weights(std::hint::black_box(weights.as_ptr()));
             for sum in &mut sums {
                 *sum = P::step(a, b, *sum);
             }
@@ -47,7 +58,7 @@ pub(crate) unsafe fn steps<P: Path>(rounds: usize) -> f32 {
 /// of about `duration` in all.
 pub(crate) fn measure<P: Kernels>(pool: &Pool, duration: Duration) -> f64 {
     const ROUNDS: usize = 40_000;
-    let flop_per_thread = (ROUNDS * CHAINS * 2 * lanes::<P>() * P::STEP) as f64;
+    let flop_per_thread = (ROUNDS * chains::<P>() * 2 * lanes::<P>() * P::STEP) as f64;
     let started = Instant::now();
     let mut best = 0.0_f64;
     while started.elapsed() < duration || best == 0.0 {

@@ -1,6 +1,7 @@
 //! Every kernel of every instruction set of the machine against plain loops in f64, over odd sizes.
 
 use crate::attention::{Attention, Scratch};
+use crate::dot::Loops;
 use crate::gemm::{Epilogue, Product};
 use crate::isa::Isa;
 use crate::kernels::Kernels;
@@ -29,13 +30,16 @@ macro_rules! for_every_path {
                     $check::<Widened<Avx512>>();
                 }
                 if Isa::Avx512Bf16.is_available() {
-                    $check::<crate::path::Bf16>();
+                    $check::<crate::path::Bf16<crate::dot::Vdpbf16ps>>();
                 }
             }
             #[cfg(target_arch = "aarch64")]
             {
                 $check::<F32<crate::simd::Neon>>();
                 $check::<Widened<crate::simd::Neon>>();
+                if Isa::NeonBf16.is_available() {
+                    $check::<crate::path::Bf16<crate::dot::Bfdot>>();
+                }
             }
             assert!(Isa::Portable.is_available());
         }
@@ -52,15 +56,35 @@ macro_rules! for_every_quantized_path {
     ($name:ident, $check:ident) => {
         #[test]
         fn $name() {
-            $check::<Int8<Portable, F32<Portable>>>();
+            $check::<Int8<Loops, F32<Portable>>>();
             #[cfg(target_arch = "x86_64")]
             {
-                use crate::simd::Avx512;
+                use crate::dot::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
+                use crate::path::Bf16;
+                use crate::simd::{Avx2, Avx512};
+                if Isa::Avx2.is_available() {
+                    $check::<Int8<Vpmaddwd, F32<Avx2>>>();
+                }
+                if Isa::AvxVnni.is_available() {
+                    $check::<Int8<Vpdpbusd256, F32<Avx2>>>();
+                }
                 if Isa::Avx512Vnni.is_available() {
-                    $check::<Int8<Avx512, F32<Avx512>>>();
+                    $check::<Int8<Vpdpbusd, F32<Avx512>>>();
                 }
                 if Isa::Avx512Bf16.is_available() {
-                    $check::<Int8<Avx512, crate::path::Bf16>>();
+                    $check::<Int8<Vpdpbusd, Bf16<Vdpbf16ps>>>();
+                }
+            }
+            #[cfg(target_arch = "aarch64")]
+            {
+                use crate::dot::{Bfdot, Sdot, Usdot};
+                use crate::path::Bf16;
+                use crate::simd::Neon;
+                if Isa::NeonDotprod.is_available() {
+                    $check::<Int8<Sdot, F32<Neon>>>();
+                }
+                if Isa::NeonBf16.is_available() {
+                    $check::<Int8<Usdot, Bf16<Bfdot>>>();
                 }
             }
         }
@@ -77,16 +101,7 @@ fn exact(i: usize) -> f32 {
 }
 
 fn to_f32<T: Element>(values: &[T]) -> Vec<f32> {
-    // Both storage formats convert exactly, one by doing nothing.
-    let any = |value: &T| -> f32 {
-        let value: &dyn std::any::Any = value;
-        match (value.downcast_ref::<f32>(), value.downcast_ref::<u16>()) {
-            (Some(x), _) => *x,
-            (_, Some(bits)) => f32::from_bits(u32::from(*bits) << 16),
-            _ => panic!("a new format needs a conversion here"),
-        }
-    };
-    values.iter().map(any).collect()
+    values.iter().map(|value| value.to_f32()).collect()
 }
 
 struct Case<P: Path> {

@@ -59,7 +59,7 @@ impl<P: Kernels> TextTower<P> {
             embedding_size: config.projection_size,
             weights_bytes: encoder.bytes() + head.bytes() + weights.token_embedding.bytes().len(),
             scratch_bytes: scratch.bytes(),
-            flop_per_item: shape.flop_per_block() * weights.blocks.len() as f64 + head_flop,
+            flop_per_item: shape.flop(weights.blocks.len(), Outputs::Last) + head_flop,
         };
         Ok(TextTower {
             info,

@@ -64,7 +64,7 @@ impl<P: Kernels> VisionTower<P> {
             embedding_size: shape.hidden,
             weights_bytes: patch_embedding.bytes() + encoder.bytes() + pooling.bytes(),
             scratch_bytes: scratch.bytes(),
-            flop_per_item: shape.flop_per_block() * weights.blocks.len() as f64 + 2.0 * around as f64,
+            flop_per_item: shape.flop(weights.blocks.len(), Outputs::All) + 2.0 * around as f64,
         };
         Ok(VisionTower {
             info,

@@ -132,8 +132,9 @@ pub struct EngineInfo {
     pub weights_bytes: usize,
     /// Bytes of scratch memory, allocated once for the largest batch.
     pub scratch_bytes: usize,
-    /// Floating-point operations (a multiply and an add are two) of the whole tower for one row: what a plain
-    /// forward pass does, whatever this engine manages to leave out.
+    /// Floating-point operations (a multiply and an add are two) of the matrix products that this engine computes for
+    /// one row. What it leaves out of a plain forward pass, because nobody reads it, is not counted: set against a
+    /// peak, this must not make an engine look faster than its instructions.
     pub flop_per_item: f64,
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct Avx2;
 #[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
 impl Simd for Avx2 {
     const LANES: usize = 8;
+    // 6 x 2 sums, 2 weights, 1 activation: 15 of 16 registers.
+    const MAX_VECTORS: usize = 2;
     type V = __m256;
 
     #[inline(always)]

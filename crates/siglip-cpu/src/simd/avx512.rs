@@ -12,6 +12,8 @@ pub(crate) struct Avx512;
 #[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
 impl Simd for Avx512 {
     const LANES: usize = 16;
+    // 6 x 4 sums, 4 weights, 1 activation: 29 of 32 registers.
+    const MAX_VECTORS: usize = 4;
     type V = __m512;
 
     #[inline(always)]

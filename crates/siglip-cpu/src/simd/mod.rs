@@ -33,6 +33,8 @@ pub(crate) use portable::Portable;
 pub(crate) trait Simd: Copy + 'static {
     /// Lanes of a vector: 16, 8 or 4.
     const LANES: usize;
+    /// How many vectors wide a block of 6 rows of sums may be to stay in registers.
+    const MAX_VECTORS: usize;
     /// The vector.
     type V: Copy;
 

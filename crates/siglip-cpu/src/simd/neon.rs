@@ -12,6 +12,8 @@ pub(crate) struct Neon;
 #[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
 impl Simd for Neon {
     const LANES: usize = 4;
+    // As for AVX-512: 29 of 32 registers.
+    const MAX_VECTORS: usize = 4;
     type V = float32x4_t;
 
     #[inline(always)]

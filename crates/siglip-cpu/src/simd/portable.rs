@@ -29,6 +29,8 @@ fn zip(mut a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
 
 impl Simd for Portable {
     const LANES: usize = N;
+    // 6 x 2 sums of half a vector, 2 weights, 1 activation: 15 of 16 registers of SSE2.
+    const MAX_VECTORS: usize = 1;
     type V = [f32; N];
 
     #[inline(always)]

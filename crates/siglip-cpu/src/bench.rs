@@ -1,0 +1,252 @@
+//! Kernels one at a time on one thread, for `benches/kernels.rs`.
+
+use std::sync::Arc;
+
+use siglip::engine::Precision;
+use siglip::weights::{Tensor, Weights};
+
+use crate::attention::{Attention, Scratch};
+use crate::build::{BuildError, Options, Task, dispatch};
+use crate::encoder::padded;
+use crate::isa::Isa;
+use crate::kernels::Kernels;
+use crate::linear::{Counter, Layer, Rows, Target};
+use crate::ops::LayerNorm;
+use crate::pack::{Columns, Packed};
+use crate::path::{Element, RowScale};
+use crate::threads::Pool;
+
+/// What one call of a kernel does.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// A layer from `k` to `columns` values over some rows.
+    Linear {
+        /// Rows of activations.
+        rows: usize,
+        /// The inner dimension.
+        k: usize,
+        /// Values of an output row.
+        columns: usize,
+        /// Whether GELU follows; else the output is stored as it is.
+        gelu: bool,
+    },
+    /// One head of one item.
+    Attention {
+        /// Positions, all of which ask and are asked.
+        positions: usize,
+        /// Values of a query, key and value.
+        head_dim: usize,
+    },
+    /// Layer norms of some rows.
+    LayerNorm {
+        /// How many.
+        rows: usize,
+        /// Values of a row.
+        size: usize,
+    },
+    /// A layer's weights, bf16 in the file, brought into the kernels' order.
+    Pack {
+        /// The inner dimension.
+        k: usize,
+        /// The layer's columns.
+        columns: usize,
+    },
+}
+
+impl Work {
+    /// Floating-point operations of the matrix products.
+    pub fn flop(self) -> usize {
+        match self {
+            Work::Linear { rows, k, columns, .. } => 2 * rows * k * columns,
+            Work::Attention { positions, head_dim } => 4 * positions * positions * head_dim,
+            Work::LayerNorm { .. } | Work::Pack { .. } => 0,
+        }
+    }
+
+    /// Bytes read, of work that is bound by them.
+    pub fn bytes(self) -> usize {
+        match self {
+            Work::Linear { .. } | Work::Attention { .. } => 0,
+            Work::LayerNorm { rows, size } => rows * size * size_of::<f32>(),
+            Work::Pack { k, columns } => k * columns * size_of::<u16>(),
+        }
+    }
+}
+
+/// A function that does the work once, with everything that it needs allocated before.
+///
+/// # Errors
+///
+/// See [`BuildError`].
+pub fn prepare(work: Work, isa: Isa, precision: Precision) -> Result<Box<dyn FnMut()>, BuildError> {
+    let pool = Arc::new(Pool::new(1)?);
+    let options = Options { precision, isa, pool: Arc::clone(&pool), max_batch_size: 1, profile: None };
+    dispatch(&options, Prepare { work, pool })?
+}
+
+struct Prepare {
+    work: Work,
+    pool: Arc<Pool>,
+}
+
+impl Task for Prepare {
+    type Output = Result<Box<dyn FnMut()>, BuildError>;
+    fn run<P: Kernels>(self) -> Self::Output {
+        Ok(match self.work {
+            Work::Linear { rows, k, columns, gelu } => linear::<P>(self.pool, rows, (k, columns), gelu)?,
+            Work::Attention { positions, head_dim } => attention::<P>(positions, head_dim),
+            Work::LayerNorm { rows, size } => layer_norm::<P>(rows, size),
+            Work::Pack { k, columns } => pack::<P>(k, columns),
+        })
+    }
+}
+
+/// Ordinary values around zero.
+fn value(i: usize) -> f32 {
+    ((i as u32).wrapping_mul(2_654_435_761) >> 24) as f32 / 128.0 - 1.0
+}
+
+fn values<T: Element>(count: usize) -> Vec<T> {
+    (0..count).map(|i| T::from_f32(value(i))).collect()
+}
+
+/// A layer's weight `[columns, k]` and bias, as bf16 from a file.
+fn tensors(k: usize, columns: usize) -> (Tensor, Tensor) {
+    let (weight, end) = (2 * k * columns, 2 * (k + 1) * columns);
+    let header = format!(
+        r#"{{"weight":{{"dtype":"BF16","shape":[{columns},{k}],"data_offsets":[0,{weight}]}},"bias":{{"dtype":"BF16","shape":[{columns}],"data_offsets":[{weight},{end}]}}}}"#
+    );
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend(values::<u16>((k + 1) * columns).into_iter().flat_map(u16::to_le_bytes));
+    let tensors = Weights::from_static(file.leak())
+        .and_then(|file| Ok((file.tensor("weight", &[columns, k])?, file.tensor("bias", &[columns])?)));
+    match tensors {
+        Ok(tensors) => tensors,
+        Err(error) => unreachable!("the file was made above: {error}"),
+    }
+}
+
+fn linear<P: Kernels>(
+    pool: Arc<Pool>,
+    rows: usize,
+    (k, columns): (usize, usize),
+    gelu: bool,
+) -> std::io::Result<Box<dyn FnMut()>> {
+    let (weight, bias) = tensors(k, columns);
+    let packed = Packed::<P>::new(&[Columns { weight: &weight, bias: &bias, rows: 0..columns }], 1)?;
+    let stride = padded(k);
+    let input: Vec<P::Activation> = if P::QUANTIZED {
+        vec![P::Activation::default(); rows * stride]
+    } else {
+        let values = values::<P::Inner>(rows * stride);
+        // SAFETY: without quantising, activations and results are one type.
+        unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }.to_vec()
+    };
+    let scales = vec![RowScale { scale: 1.0 / 128.0, offset: -1.0 }; rows];
+    let mut output = vec![P::Inner::default(); rows * padded(columns)];
+    let mut counter = Counter::default();
+    Ok(Box::new(move || {
+        counter.reset();
+        let stride = padded(columns);
+        let out = crate::tower::Shared(output.as_mut_ptr());
+        let input = Rows {
+            first: input.as_ptr(),
+            stride: padded(k),
+            count: rows,
+            scales: scales.as_ptr(),
+            scale_stride: 1,
+        };
+        let input = SharedRows(input);
+        let (packed, counter) = (&packed, &counter);
+        pool.run(move |worker| {
+            let (out, input) = (out.pointer(), input.rows());
+            let target = if gelu { Target::Gelu { out, stride } } else { Target::Store { out, stride } };
+            // SAFETY: input and output hold these rows, padded; `dispatch` checked the instructions.
+            unsafe { Layer { packed, input, target, next: None }.run(worker, counter) };
+        });
+    }))
+}
+
+/// Rows that a thread of the pool may read.
+#[derive(Clone, Copy)]
+struct SharedRows<T>(Rows<T>);
+
+impl<T: Copy> SharedRows<T> {
+    fn rows(self) -> Rows<T> {
+        self.0
+    }
+}
+
+// SAFETY: the rows are only read while `linear` holds them.
+unsafe impl<T> Sync for SharedRows<T> {}
+// SAFETY: as above.
+unsafe impl<T> Send for SharedRows<T> {}
+
+fn attention<P: Kernels>(positions: usize, head_dim: usize) -> Box<dyn FnMut()> {
+    let stride = padded(head_dim);
+    let operand = || values::<P::Inner>(positions * stride);
+    let (q, k, v) = (operand(), operand(), operand());
+    let mut out = operand();
+    let scratch = Scratch::new::<P::Attention>(positions, head_dim);
+    let mut packed_k = vec![P::Inner::default(); scratch.packed_k];
+    let mut packed_v = vec![P::Inner::default(); scratch.packed_v];
+    let mut scores = vec![0.0; scratch.scores];
+    let mut weights = vec![P::Inner::default(); scratch.weights];
+    Box::new(move || {
+        // SAFETY: the buffers have the sizes that the fields ask for; `dispatch` checked the instructions.
+        unsafe {
+            P::attend(&Attention {
+                q: q.as_ptr(),
+                q_stride: stride,
+                queries: positions,
+                k: k.as_ptr(),
+                v: v.as_ptr(),
+                kv_stride: stride,
+                keys: positions,
+                head_dim,
+                scale_log2e: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
+                out: out.as_mut_ptr(),
+                out_stride: stride,
+                packed_k: packed_k.as_mut_ptr(),
+                packed_v: packed_v.as_mut_ptr(),
+                scores: scores.as_mut_ptr(),
+                weights: weights.as_mut_ptr(),
+            });
+        }
+    })
+}
+
+fn layer_norm<P: Kernels>(rows: usize, size: usize) -> Box<dyn FnMut()> {
+    let stride = padded(size);
+    let x: Vec<f32> = values(rows * stride);
+    let mut parameter: Vec<f32> = values(stride);
+    parameter[size..].fill(0.0);
+    let mut out = vec![P::Activation::default(); rows * stride];
+    let (mut scales, mut scratch) = (vec![RowScale::default(); rows], vec![0.0; stride]);
+    Box::new(move || {
+        for (row, scale) in scales.iter_mut().enumerate() {
+            // SAFETY: all rows are `size` values, padded; `dispatch` checked the instructions.
+            unsafe {
+                P::layer_norm(&LayerNorm {
+                    x: x.as_ptr().add(row * stride),
+                    size,
+                    weight: parameter.as_ptr(),
+                    bias: parameter.as_ptr(),
+                    epsilon: 1e-6,
+                    out: out.as_mut_ptr().add(row * stride),
+                    scale,
+                    row: scratch.as_mut_ptr(),
+                });
+            }
+        }
+    })
+}
+
+fn pack<P: Kernels>(k: usize, columns: usize) -> Box<dyn FnMut()> {
+    let (weight, bias) = tensors(k, columns);
+    Box::new(move || {
+        let part = Columns { weight: &weight, bias: &bias, rows: 0..columns };
+        std::hint::black_box(Packed::<P>::new(&[part], 1).map(|packed| packed.bytes())).ok();
+    })
+}

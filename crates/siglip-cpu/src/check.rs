@@ -1,0 +1,311 @@
+//! The check that kernels must pass on this machine before they are used: a small case of odd sizes against plain loops
+//! in f64.
+//!
+//! Tests cover far more, but only on the machines that they run on. This one guards against the others: a processor, a
+//! hypervisor or a compiler that does not do what the kernels were written for must not lead to wrong embeddings. It
+//! takes well under a millisecond and runs once in a process for each instruction set and precision that is wanted.
+
+use crate::attention::{Attention, Scratch};
+use crate::gemm::{Epilogue, Product};
+use crate::kernels::Kernels;
+use crate::ops::{LayerNorm, Quantize};
+use crate::path::{Element, RowScale, lanes};
+
+/// The first result that was wrong.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{kernel} gives {got} where {expected} is right")]
+pub struct Difference {
+    /// Which kernel.
+    pub kernel: &'static str,
+    /// Its result.
+    pub got: f64,
+    /// The result of plain loops in f64.
+    pub expected: f64,
+}
+
+/// Compares all kernels of a path with plain loops.
+///
+/// # Safety
+///
+/// The machine must have the path's instructions.
+pub(crate) unsafe fn check<P: Kernels>() -> Result<(), Difference> {
+    // SAFETY: the caller's.
+    unsafe {
+        for vectors in 1..=P::MAX_VECTORS {
+            // Odd numbers of rows, so that blocks of every height are used.
+            SmallProduct::<P>::new(7 + 2 * vectors, vectors).check()?;
+        }
+        check_attention::<P>()?;
+        check_layer_norm::<P>()
+    }
+}
+
+/// What an element may differ by, relative to values around 1: its format's rounding, or that of a few operations in
+/// f32.
+fn tolerance<T: Element>() -> f64 {
+    if size_of::<T>() == 2 { 8e-3 } else { 1e-5 }
+}
+
+fn expect(kernel: &'static str, got: f32, expected: f64, tolerance: f64) -> Result<(), Difference> {
+    let got = f64::from(got);
+    // Not `>`: a NaN is a difference too.
+    let right = (got - expected).abs() <= tolerance * expected.abs().max(1.0);
+    if right { Ok(()) } else { Err(Difference { kernel, got, expected }) }
+}
+
+/// Numbers without a pattern, the same in every run.
+fn scatter(i: usize) -> u32 {
+    let x = (i as u32).wrapping_add(1).wrapping_mul(2_654_435_761);
+    (x ^ (x >> 15)).wrapping_mul(2_246_822_519) >> 8
+}
+
+/// A product whose operands and sums are exact in every format, so that only an error can make it differ: activations
+/// are integers from -128 to 127, weights integers from -127 to 127 times a power of two. Both reach their extremes in
+/// every row and column, next to one another, so 8-bit formats store them as they are, and sums that saturate show.
+struct SmallProduct<P: Kernels> {
+    rows: usize,
+    /// The panel's width.
+    vectors: usize,
+    columns: usize,
+    activations: Vec<P::Activation>,
+    row_scales: Vec<RowScale>,
+    panel: Vec<P::Weight>,
+    column_scales: Vec<f32>,
+    column_sums: Vec<f32>,
+    bias: Vec<f32>,
+    /// `[rows][columns]`, without the bias.
+    sums: Vec<f64>,
+}
+
+/// The inner dimension: no multiple of any path's step.
+const K: usize = 37;
+/// Small enough that sums lie where GELU bends.
+const UNIT: f32 = 1.0 / 16384.0;
+
+impl<P: Kernels> SmallProduct<P> {
+    const STEPS: usize = K.div_ceil(P::STEP);
+    /// Room for whole vectors, which quantising reads.
+    const STRIDE: usize = K.next_multiple_of(16) + 16;
+
+    unsafe fn new(rows: usize, vectors: usize) -> Self {
+        let columns = vectors * lanes::<P>();
+        let activation = |row: usize, i: usize| match i {
+            0 | 2 => 127.0,
+            1 | 3 => -128.0,
+            _ => (scatter(row * K + i) % 256) as f32 - 128.0,
+        };
+        let weight = |column: usize, i: usize| match i {
+            0 | 2 if column.is_multiple_of(2) => 127.0,
+            0 | 2 => -127.0,
+            _ => (scatter(column * K + i + 5) % 255) as f32 - 127.0,
+        };
+        let mut product = SmallProduct {
+            rows,
+            vectors,
+            columns,
+            activations: vec![P::Activation::default(); rows * Self::STRIDE],
+            row_scales: vec![RowScale::default(); rows],
+            panel: vec![P::Weight::default(); Self::STEPS * columns * P::STEP],
+            column_scales: Vec::new(),
+            column_sums: Vec::new(),
+            bias: (0..columns).map(|i| (scatter(i) % 64) as f32 / 16.0 - 2.0).collect(),
+            sums: Vec::new(),
+        };
+        for row in 0..rows {
+            let mut values = vec![P::Inner::default(); Self::STRIDE];
+            for (i, value) in values.iter_mut().take(K).enumerate() {
+                *value = P::Inner::from_f32(activation(row, i));
+            }
+            // SAFETY: the caller's for the instructions; the rows are as long as the stride.
+            unsafe { product.fill_row(row, &values) };
+            let sum = |column| {
+                let product = |i| f64::from(activation(row, i)) * f64::from(weight(column, i) * UNIT);
+                (0..K).map(product).sum::<f64>()
+            };
+            product.sums.extend((0..columns).map(sum));
+        }
+        for column in 0..columns {
+            let weights: Vec<f32> = (0..K).map(|i| weight(column, i) * UNIT).collect();
+            let mut converted = vec![P::Weight::default(); K];
+            let scale = P::convert(&weights, &mut converted);
+            product.column_scales.push(scale.scale);
+            product.column_sums.push(scale.sum);
+            for (i, weight) in converted.into_iter().enumerate() {
+                product.panel[(i / P::STEP * columns + column) * P::STEP + i % P::STEP] = weight;
+            }
+        }
+        product
+    }
+
+    /// A row of results as a left operand, as [`crate::encoder`] makes it.
+    unsafe fn fill_row(&mut self, row: usize, values: &[P::Inner]) {
+        let target = self.activations[row * Self::STRIDE..][..Self::STRIDE].as_mut_ptr();
+        if P::QUANTIZED {
+            let mut scratch = vec![0.0; Self::STRIDE];
+            // SAFETY: all rows are STRIDE values long, K padded to whole vectors; the instructions are the caller's.
+            unsafe {
+                P::quantize(&Quantize {
+                    x: values.as_ptr(),
+                    size: K,
+                    out: target,
+                    scale: &mut self.row_scales[row],
+                    row: scratch.as_mut_ptr(),
+                });
+            }
+        } else {
+            // SAFETY: without quantising, activations and results are one type.
+            unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), target.cast(), Self::STRIDE) };
+        }
+    }
+
+    unsafe fn multiply(&self, epilogue: Epilogue<P>) {
+        // SAFETY: the buffers were made for these sizes; the instructions are the caller's.
+        unsafe {
+            P::multiply(&Product {
+                activations: self.activations.as_ptr(),
+                row_stride: Self::STRIDE,
+                rows: self.rows,
+                panel: self.panel.as_ptr(),
+                steps: Self::STEPS,
+                vectors: self.vectors,
+                row_scales: self.row_scales.as_ptr(),
+                row_scale_stride: 1,
+                column_scales: self.column_scales.as_ptr(),
+                column_sums: self.column_sums.as_ptr(),
+                epilogue,
+                prefetch: self.panel.as_ptr().cast(),
+                prefetch_bytes: size_of_val(self.panel.as_slice()),
+            });
+        }
+    }
+
+    /// Results in f32 are exact; those in the path's format are rounded once, GELU's computed in f32 before.
+    unsafe fn check(&self) -> Result<(), Difference> {
+        let (bias, stride) = (self.bias.as_ptr(), self.columns);
+        let biased = || self.sums.iter().zip(self.bias.iter().cycle()).map(|(sum, b)| sum + f64::from(*b));
+        let mut residual = vec![0.75_f32; self.rows * stride];
+        let mut out = vec![P::Inner::default(); self.rows * stride];
+        // SAFETY: the outputs have `rows` rows of `columns`; the instructions are the caller's.
+        unsafe {
+            self.multiply(Epilogue::Accumulate { bias, out: residual.as_mut_ptr(), stride });
+            for (got, expected) in residual.iter().zip(biased()) {
+                expect("the matrix product", *got, expected + 0.75, 0.0)?;
+            }
+            self.multiply(Epilogue::Store { bias, out: out.as_mut_ptr(), stride });
+            for (got, expected) in out.iter().zip(biased()) {
+                expect("the matrix product", got.to_f32(), expected, tolerance::<P::Inner>())?;
+            }
+            self.multiply(Epilogue::Gelu { bias, out: out.as_mut_ptr(), stride });
+        }
+        for (got, x) in out.iter().zip(biased()) {
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            expect("GELU", got.to_f32(), 0.5 * x * (1.0 + u.tanh()), tolerance::<P::Inner>())?;
+        }
+        Ok(())
+    }
+}
+
+unsafe fn check_attention<P: Kernels>() -> Result<(), Difference> {
+    const QUERIES: usize = 7;
+    const KEYS: usize = 21;
+    const HEAD_DIM: usize = 11;
+    const STRIDE: usize = 16;
+    let values = |rows: usize, offset: usize| -> Vec<P::Inner> {
+        let value = |i| (scatter(i + offset) % 64) as f32 / 16.0 - 2.0;
+        // Beyond the head's values there must be zeroes up to the path's step.
+        let value = |i: usize| if i % STRIDE < HEAD_DIM { value(i) } else { 0.0 };
+        (0..rows * STRIDE).map(|i| P::Inner::from_f32(value(i))).collect()
+    };
+    let (q, k, v) = (values(QUERIES, 0), values(KEYS, 170), values(KEYS, 1700));
+    let scratch = Scratch::new::<P::Attention>(KEYS, HEAD_DIM);
+    let mut packed_k = vec![P::Inner::default(); scratch.packed_k];
+    let mut packed_v = vec![P::Inner::default(); scratch.packed_v];
+    let mut scores = vec![0.0; scratch.scores];
+    let mut weights = vec![P::Inner::default(); scratch.weights];
+    let mut out = vec![P::Inner::default(); QUERIES * STRIDE];
+    let scale = 1.0 / (HEAD_DIM as f64).sqrt();
+    // SAFETY: the buffers have the sizes that the fields ask for; the instructions are the caller's.
+    unsafe {
+        P::attend(&Attention {
+            q: q.as_ptr(),
+            q_stride: STRIDE,
+            queries: QUERIES,
+            k: k.as_ptr(),
+            v: v.as_ptr(),
+            kv_stride: STRIDE,
+            keys: KEYS,
+            head_dim: HEAD_DIM,
+            scale_log2e: std::f32::consts::LOG2_E * scale as f32,
+            out: out.as_mut_ptr(),
+            out_stride: STRIDE,
+            packed_k: packed_k.as_mut_ptr(),
+            packed_v: packed_v.as_mut_ptr(),
+            scores: scores.as_mut_ptr(),
+            weights: weights.as_mut_ptr(),
+        });
+    }
+    let read = |values: &[P::Inner], i: usize| f64::from(values[i].to_f32());
+    for query in 0..QUERIES {
+        let score = |key: usize| {
+            let product = |d| read(&q, query * STRIDE + d) * read(&k, key * STRIDE + d);
+            (0..HEAD_DIM).map(product).sum::<f64>() * scale
+        };
+        let exponentials: Vec<f64> = (0..KEYS).map(|key| score(key).exp()).collect();
+        let total: f64 = exponentials.iter().sum();
+        for d in 0..HEAD_DIM {
+            let term = |key: usize| exponentials[key] / total * read(&v, key * STRIDE + d);
+            let expected: f64 = (0..KEYS).map(term).sum();
+            expect("attention", out[query * STRIDE + d].to_f32(), expected, 2.0 * tolerance::<P::Inner>())?;
+        }
+    }
+    Ok(())
+}
+
+unsafe fn check_layer_norm<P: Kernels>() -> Result<(), Difference> {
+    const SIZE: usize = 45;
+    const PADDED: usize = 48;
+    let parameter = |offset: usize| -> Vec<f32> {
+        let value = |i| (scatter(i + offset) % 64) as f32 / 16.0 - 2.0;
+        (0..PADDED).map(|i| if i < SIZE { value(i) } else { 0.0 }).collect()
+    };
+    // Away from zero, where a variance from squares alone would lose its bits.
+    let x: Vec<f32> = parameter(0).iter().map(|x| x + 100.0).collect();
+    let (weight, bias) = (parameter(100), parameter(200));
+    let (mut out, mut scale) = (vec![P::Activation::default(); PADDED], RowScale::default());
+    let mut row = vec![0.0; PADDED];
+    // SAFETY: all buffers hold the size padded to whole vectors; the instructions are the caller's.
+    unsafe {
+        P::layer_norm(&LayerNorm {
+            x: x.as_ptr(),
+            size: SIZE,
+            weight: weight.as_ptr(),
+            bias: bias.as_ptr(),
+            epsilon: 1e-6,
+            out: out.as_mut_ptr(),
+            scale: &mut scale,
+            row: row.as_mut_ptr(),
+        });
+    }
+    let values = x[..SIZE].iter().map(|x| f64::from(*x));
+    let mean = values.clone().sum::<f64>() / SIZE as f64;
+    let variance = values.clone().map(|x| (x - mean).powi(2)).sum::<f64>() / SIZE as f64;
+    for (i, x) in values.enumerate() {
+        let normal = (x - mean) / (variance + 1e-6).sqrt();
+        let expected = normal * f64::from(weight[i]) + f64::from(bias[i]);
+        if P::QUANTIZED {
+            // SAFETY: activations of quantised paths are bytes.
+            let byte = unsafe { out.as_ptr().add(i).cast::<u8>().read() };
+            let got = scale.scale * f32::from(byte) + scale.offset;
+            expect("layer norm", row[i], expected, 1e-4)?;
+            expect("quantising", got, expected, f64::from(scale.scale))?;
+        } else {
+            // SAFETY: without quantising, activations and results are one type.
+            let got = unsafe { out.as_ptr().add(i).cast::<P::Inner>().read() };
+            expect("layer norm", got.to_f32(), expected, tolerance::<P::Inner>().max(1e-4))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The dot products of x86-64.
+
+use core::arch::x86_64::*;
+
+use super::{IntegerDot, PairDot};
+use crate::simd::{Avx2, Avx512, avx512_first};
+
+/// AVX-512 BF16.
+#[derive(Clone, Copy)]
+pub(crate) struct Vdpbf16ps;
+
+// SAFETY (all methods): as the trait states; AVX-512 BF16, BW and VL are enabled by the caller.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
+impl PairDot for Vdpbf16ps {
+    type Simd = Avx512;
+    type Pairs = __m512bh;
+
+    #[inline(always)]
+    unsafe fn broadcast(p: *const u16) -> __m512bh {
+        unsafe { core::mem::transmute(_mm512_set1_epi32(p.cast::<i32>().read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const u16) -> __m512bh {
+        unsafe { core::mem::transmute(_mm512_loadu_si512(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn dot(a: __m512bh, b: __m512bh, sum: __m512) -> __m512 {
+        unsafe { _mm512_dpbf16_ps(sum, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u16, v: __m512) {
+        unsafe {
+            let halves = core::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+            _mm256_storeu_si256(p.cast(), halves);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_first(p: *mut u16, n: usize, v: __m512) {
+        unsafe {
+            let halves = core::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+            _mm256_mask_storeu_epi16(p.cast(), avx512_first(n), halves);
+        }
+    }
+    #[inline(always)]
+    unsafe fn pack_step(source: *const u16, stride: usize, rows: usize, columns: usize, packed: *mut u16) {
+        let mask = if columns == 16 { u16::MAX } else { avx512_first(columns) };
+        unsafe {
+            let second = if rows > 1 { mask } else { 0 };
+            let even = _mm256_maskz_loadu_epi16(mask, source.cast());
+            let odd = _mm256_maskz_loadu_epi16(second, source.wrapping_add(stride).cast());
+            let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+            let pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd);
+            _mm512_storeu_si512(packed.cast(), pairs);
+        }
+    }
+}
+
+/// AVX-512 VNNI.
+#[derive(Clone, Copy)]
+pub(crate) struct Vpdpbusd;
+
+// SAFETY (all methods): as the trait states; AVX-512 VNNI is enabled by the caller.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
+impl IntegerDot for Vpdpbusd {
+    type Simd = Avx512;
+    type Activations = __m512i;
+    type Weights = __m512i;
+    type Sums = __m512i;
+
+    #[inline(always)]
+    unsafe fn broadcast(p: *const u8) -> __m512i {
+        unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const i8) -> __m512i {
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn zero() -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn dot(a: __m512i, b: __m512i, sum: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn to_floats(sum: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(sum) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, v: __m512) {
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v))) }
+    }
+}
+
+/// AVX-VNNI: the same instruction on 256 bits, on processors without AVX-512. Never run where this was developed.
+#[derive(Clone, Copy)]
+pub(crate) struct Vpdpbusd256;
+
+// SAFETY (all methods): as the trait states; AVX2 and AVX-VNNI are enabled by the caller.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
+impl IntegerDot for Vpdpbusd256 {
+    type Simd = Avx2;
+    type Activations = __m256i;
+    type Weights = __m256i;
+    type Sums = __m256i;
+
+    #[inline(always)]
+    unsafe fn broadcast(p: *const u8) -> __m256i {
+        unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const i8) -> __m256i {
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn dot(a: __m256i, b: __m256i, sum: __m256i) -> __m256i {
+        unsafe { _mm256_dpbusd_avx_epi32(sum, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn to_floats(sum: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(sum) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, v: __m256) {
+        unsafe { store_bytes_avx2(p, v) }
+    }
+}
+
+/// AVX2. Not `vpmaddubsw`, whose sums of two products saturate at 16 bits: bytes are widened to 16 bits, the even and
+/// the odd ones of each lane apart, and multiplied by `vpmaddwd`, which sums two products in 32.
+#[derive(Clone, Copy)]
+pub(crate) struct Vpmaddwd;
+
+/// Bytes 0 and 2, and bytes 1 and 3, of each lane.
+#[derive(Clone, Copy)]
+pub(crate) struct EvenOdd {
+    even: __m256i,
+    odd: __m256i,
+}
+
+// SAFETY (all methods): as the trait states; AVX2 is enabled by the caller.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
+impl IntegerDot for Vpmaddwd {
+    type Simd = Avx2;
+    type Activations = EvenOdd;
+    type Weights = EvenOdd;
+    type Sums = __m256i;
+
+    #[inline(always)]
+    unsafe fn broadcast(p: *const u8) -> EvenOdd {
+        unsafe {
+            let group = p.cast::<u32>().read_unaligned();
+            EvenOdd {
+                even: _mm256_set1_epi32((group & 0x00ff_00ff) as i32),
+                odd: _mm256_set1_epi32((group >> 8 & 0x00ff_00ff) as i32),
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const i8) -> EvenOdd {
+        unsafe {
+            let bytes = _mm256_loadu_si256(p.cast());
+            EvenOdd {
+                even: _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)),
+                odd: _mm256_srai_epi16::<8>(bytes),
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn dot(a: EvenOdd, b: EvenOdd, sum: __m256i) -> __m256i {
+        unsafe {
+            let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a.even, b.even));
+            _mm256_add_epi32(sum, _mm256_madd_epi16(a.odd, b.odd))
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_floats(sum: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(sum) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, v: __m256) {
+        unsafe { store_bytes_avx2(p, v) }
+    }
+}
+
+/// # Safety
+///
+/// The caller has AVX2 and room for 8 bytes.
+#[inline(always)]
+unsafe fn store_bytes_avx2(p: *mut u8, v: __m256) {
+    // SAFETY: the caller's.
+    unsafe {
+        let integers = _mm256_cvtps_epi32(v);
+        let words =
+            _mm_packus_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256::<1>(integers));
+        _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
+    }
+}

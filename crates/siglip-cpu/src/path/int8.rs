@@ -1,0 +1,106 @@
+//! Integer arithmetic: activations in 8 bits with a scale and an offset for each row, weights in 8 bits with a scale
+//! for each column.
+
+use std::marker::PhantomData;
+
+use super::{ColumnScale, ColumnScales, Path, RowScale, Vector};
+use crate::dot::IntegerDot;
+use crate::simd::Simd;
+
+/// u8 activations times i8 weights, summed in i32; attention in path `A`.
+///
+/// A weight column is scaled so that its largest magnitude becomes 127. A row of activations is scaled and shifted so
+/// that its least value becomes 0 and its greatest 255: `x = s·a + m`. Then
+/// `Σ x·w = scale_w · (s · Σ a·w_i + m · Σ w_i)`, and only `Σ a·w_i` is work.
+#[derive(Clone, Copy)]
+pub(crate) struct Int8<D, A>(PhantomData<(D, A)>);
+
+impl<D: IntegerDot, A> Path for Int8<D, A>
+where
+    A: Path<
+            Simd = D::Simd,
+            Activation = <A as Path>::Inner,
+            Weight = <A as Path>::Inner,
+            Attention = A,
+            Sum = <D::Simd as Simd>::V,
+        >,
+{
+    type Simd = D::Simd;
+    type Activation = u8;
+    type Weight = i8;
+    type Inner = A::Inner;
+    type Attention = A;
+    type A = D::Activations;
+    type B = D::Weights;
+    type Sum = D::Sums;
+
+    const STEP: usize = 4;
+    const MAX_VECTORS: usize = D::MAX_VECTORS;
+    const QUANTIZED: bool = true;
+
+    fn convert(row: &[f32], converted: &mut [i8]) -> ColumnScale {
+        let largest = row.iter().fold(0.0_f32, |largest, w| largest.max(w.abs()));
+        let mut scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        let mut sum = 0;
+        for (to, from) in converted.iter_mut().zip(row) {
+            *to = (from / scale).round_ties_even() as i8;
+            sum += i32::from(*to);
+        }
+        if !row.iter().all(|w| w.is_finite()) {
+            // No integer stands for such a weight; this way the column's results are not finite either.
+            scale = f32::NAN;
+        }
+        ColumnScale { scale, sum: sum as f32 }
+    }
+
+    #[inline(always)]
+    unsafe fn broadcast(p: *const u8) -> D::Activations {
+        // SAFETY: the caller's.
+        unsafe { D::broadcast(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_weights(p: *const i8) -> D::Weights {
+        // SAFETY: the caller's.
+        unsafe { D::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn zero_sum() -> D::Sums {
+        // SAFETY: the caller's.
+        unsafe { D::zero() }
+    }
+    #[inline(always)]
+    unsafe fn step(a: D::Activations, b: D::Weights, sum: D::Sums) -> D::Sums {
+        // SAFETY: the caller's.
+        unsafe { D::dot(a, b, sum) }
+    }
+    #[inline(always)]
+    unsafe fn value(sum: D::Sums, row: RowScale, columns: &ColumnScales<Self>) -> Vector<Self> {
+        // SAFETY: the caller's.
+        unsafe {
+            let offset = if D::ZERO == 0.0 { row.offset } else { row.offset + row.scale * D::ZERO };
+            let shifted = D::Simd::mul(D::Simd::splat(offset), columns.sum);
+            let value = D::Simd::mul_add(D::to_floats(sum), D::Simd::splat(row.scale), shifted);
+            D::Simd::mul(value, columns.scale)
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut A::Inner, v: Vector<Self>) {
+        // SAFETY: the caller's.
+        unsafe { A::store(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(p: *mut A::Inner, n: usize, v: Vector<Self>) {
+        // SAFETY: the caller's.
+        unsafe { A::store_first(p, n, v) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const A::Inner) -> Vector<Self> {
+        // SAFETY: the caller's.
+        unsafe { A::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_quantized(p: *mut u8, v: Vector<Self>) {
+        // SAFETY: the caller's.
+        unsafe { D::store_bytes(p, v) }
+    }
+}

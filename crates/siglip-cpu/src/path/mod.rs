@@ -1,0 +1,188 @@
+//! What a matrix kernel multiplies with what, and in which number format: one [`Path`] a combination.
+//!
+//! | path | activations | weights | product |
+//! | --- | --- | --- | --- |
+//! | [`F32`] over any [`Simd`] | f32 | f32 | fused multiply-add |
+//! | [`Widened`] over any [`Simd`] | f32 | bf16 | weights widened as they are loaded: half the memory of f32 |
+//! | [`Bf16`] over a [`PairDot`](crate::dot::PairDot) | bf16 | bf16 | two products a lane: `vdpbf16ps`, `bfdot` |
+//! | [`Int8`] over an [`IntegerDot`](crate::dot::IntegerDot) | u8, scale and offset a row | i8, scale a column | four products a lane: `vpdpbusd`, `usdot` |
+
+mod bf16;
+mod int8;
+mod single;
+
+pub(crate) use bf16::Bf16;
+pub(crate) use int8::Int8;
+pub(crate) use single::{F32, Widened};
+
+use crate::buffer::Plain;
+use crate::simd::Simd;
+
+/// The operand formats and the inner step of a matrix product.
+///
+/// # Safety of the methods
+///
+/// As for [`Simd`]: the instructions must be enabled in the calling function and present in the machine; pointers must
+/// be valid for what is read or written, without any alignment.
+pub(crate) trait Path: Copy + 'static {
+    /// The vectors of the accumulators.
+    type Simd: Simd;
+    /// How the left operand is stored, row-major.
+    type Activation: Plain + Default;
+    /// How weights are stored: the right operand, packed (see [`crate::gemm`]).
+    type Weight: Plain + Default;
+    /// How results are stored that another product reads: q, k, v, attention's output, the MLP's inner values. The
+    /// same as `Activation`, but where activations are [quantised](Path::QUANTIZED).
+    type Inner: Element;
+    /// The path for products of two activations, as attention needs them.
+    type Attention: Path<
+            Simd = Self::Simd,
+            Activation = Self::Inner,
+            Weight = Self::Inner,
+            Inner = Self::Inner,
+            Sum = Vector<Self>,
+        >;
+    /// A broadcast group of activations.
+    type A: Copy;
+    /// A vector of weights.
+    type B: Copy;
+    /// A vector of sums.
+    type Sum: Copy;
+
+    /// Consecutive values of the inner dimension that one step multiplies.
+    const STEP: usize;
+    /// The widest panel, in vectors: as many as leave the accumulators in registers.
+    const MAX_VECTORS: usize;
+    /// Whether activations are integers with a scale and an offset for each row, made from `Inner` values by
+    /// [`crate::ops::quantize`]. Where they are not, `Activation` and `Inner` are the same format.
+    const QUANTIZED: bool = false;
+
+    /// Converts one column of a layer, `row.len()` weights, for packing.
+    fn convert(row: &[f32], converted: &mut [Self::Weight]) -> ColumnScale;
+
+    unsafe fn broadcast(p: *const Self::Activation) -> Self::A;
+    unsafe fn load_weights(p: *const Self::Weight) -> Self::B;
+    unsafe fn zero_sum() -> Self::Sum;
+    unsafe fn step(a: Self::A, b: Self::B, sum: Self::Sum) -> Self::Sum;
+    /// The sums as numbers; the scales matter only to quantised paths.
+    unsafe fn value(sum: Self::Sum, row: RowScale, columns: &ColumnScales<Self>) -> Vector<Self>;
+    /// Stores a vector for another product.
+    unsafe fn store(p: *mut Self::Inner, v: Vector<Self>);
+    /// Stores the first `n < LANES` lanes for another product.
+    unsafe fn store_first(p: *mut Self::Inner, n: usize, v: Vector<Self>);
+    /// Loads a vector that [`Path::store`] stored.
+    unsafe fn load(p: *const Self::Inner) -> Vector<Self>;
+    /// Stores a vector of integers from 0 to 255 as activations. Only for quantised paths.
+    unsafe fn store_quantized(p: *mut Self::Activation, v: Vector<Self>);
+
+    /// Packs one step of one vector of columns as a right operand: `rows <= STEP` rows of `columns <= LANES` values,
+    /// `stride` values from row to row, interleaved. What is beyond rows and columns becomes zero.
+    #[inline(always)]
+    unsafe fn pack_step(
+        source: *const Self::Activation,
+        stride: usize,
+        rows: usize,
+        columns: usize,
+        packed: *mut Self::Activation,
+    ) {
+        // SAFETY: the caller's.
+        unsafe { interleave(source, stride, (rows, columns), packed, (Self::STEP, lanes::<Self>())) }
+    }
+}
+
+/// [`Path::pack_step`] a value at a time, for `step` rows and `lanes` columns.
+#[inline(always)]
+pub(crate) unsafe fn interleave<T: Plain + Default>(
+    source: *const T,
+    stride: usize,
+    (rows, columns): (usize, usize),
+    packed: *mut T,
+    (step, lanes): (usize, usize),
+) {
+    for column in 0..lanes {
+        for row in 0..step {
+            let there = row < rows && column < columns;
+            // SAFETY: inside the rows and columns that the caller vouches for.
+            unsafe {
+                let value = if there { *source.add(row * stride + column) } else { T::default() };
+                *packed.add(column * step + row) = value;
+            }
+        }
+    }
+}
+
+/// How a row of quantised activations reads: `value = scale · integer + offset`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct RowScale {
+    pub(crate) scale: f32,
+    pub(crate) offset: f32,
+}
+
+/// How a column of weights was stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ColumnScale {
+    /// What one unit of the stored weights is worth.
+    pub(crate) scale: f32,
+    /// The sum of the stored weights: what a row's offset is multiplied with.
+    pub(crate) sum: f32,
+}
+
+/// The scales and sums of a vector of columns.
+#[derive(Clone, Copy)]
+pub(crate) struct ColumnScales<P: Path> {
+    pub(crate) scale: Vector<P>,
+    pub(crate) sum: Vector<P>,
+}
+
+/// The f32 vector of a path.
+pub(crate) type Vector<P> = <<P as Path>::Simd as Simd>::V;
+
+/// Lanes of a path's vectors.
+#[inline(always)]
+pub(crate) const fn lanes<P: Path>() -> usize {
+    <P::Simd as Simd>::LANES
+}
+
+/// A floating-point format in memory.
+pub(crate) trait Element: Plain + Default {
+    /// Rounds to nearest, ties to even.
+    fn from_f32(x: f32) -> Self;
+    /// Exact.
+    fn to_f32(self) -> f32;
+}
+
+/// Weights in a floating-point format need no scale.
+fn convert_floats<T: Element>(row: &[f32], converted: &mut [T]) -> ColumnScale {
+    for (to, from) in converted.iter_mut().zip(row) {
+        *to = T::from_f32(*from);
+    }
+    ColumnScale { scale: 1.0, sum: 0.0 }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+/// bfloat16 as its bits.
+impl Element for u16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> u16 {
+        // Branch-free so that packing vectorises. NaN keeps its high bits and gains a quiet one, whatever its payload.
+        let bits = x.to_bits();
+        let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        let nan = (bits >> 16) | 0x40;
+        (if x.is_nan() { nan } else { rounded }) as u16
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self) << 16)
+    }
+}

@@ -1,0 +1,102 @@
+//! f32 arithmetic, with weights in f32 or bf16.
+
+use std::marker::PhantomData;
+
+use super::{ColumnScale, ColumnScales, Element, Path, RowScale, convert_floats};
+use crate::simd::Simd;
+
+/// f32 activations and weights.
+pub(crate) type F32<S> = Single<S, f32>;
+
+/// f32 activations, bf16 weights: bf16 models on processors without bf16 arithmetic.
+pub(crate) type Widened<S> = Single<S, u16>;
+
+/// f32 activations and arithmetic, weights stored as `W`.
+#[derive(Clone, Copy)]
+pub(crate) struct Single<S, W>(PhantomData<(S, W)>);
+
+/// A weight format whose vectors load as f32.
+pub(crate) trait LoadsAsF32: Element {
+    /// # Safety
+    ///
+    /// As for [`Simd`].
+    unsafe fn load<S: Simd>(p: *const Self) -> S::V;
+}
+
+impl LoadsAsF32 for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const f32) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::load(p) }
+    }
+}
+
+impl LoadsAsF32 for u16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u16) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::load_bf16(p) }
+    }
+}
+
+impl<S: Simd, W: LoadsAsF32> Path for Single<S, W> {
+    type Simd = S;
+    type Activation = f32;
+    type Weight = W;
+    type Inner = f32;
+    type Attention = F32<S>;
+    type A = S::V;
+    type B = S::V;
+    type Sum = S::V;
+
+    const STEP: usize = 1;
+    const MAX_VECTORS: usize = S::MAX_VECTORS;
+
+    fn convert(row: &[f32], converted: &mut [W]) -> ColumnScale {
+        convert_floats(row, converted)
+    }
+
+    #[inline(always)]
+    unsafe fn broadcast(p: *const f32) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::splat(p.read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn load_weights(p: *const W) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { W::load::<S>(p) }
+    }
+    #[inline(always)]
+    unsafe fn step(a: S::V, b: S::V, sum: S::V) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::mul_add(a, b, sum) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: S::V) {
+        // SAFETY: the caller's.
+        unsafe { S::store(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(p: *mut f32, n: usize, v: S::V) {
+        // SAFETY: the caller's.
+        unsafe { S::store_first(p, n, v) }
+    }
+    #[inline(always)]
+    unsafe fn zero_sum() -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::zero() }
+    }
+    #[inline(always)]
+    unsafe fn value(sum: S::V, _: RowScale, _: &ColumnScales<Self>) -> S::V {
+        sum
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_quantized(_: *mut f32, _: S::V) {
+        unreachable!("this path is not quantised")
+    }
+}
