@@ -1,0 +1,1 @@
+//! Whole engines on the emulated machine.
