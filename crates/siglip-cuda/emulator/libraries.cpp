@@ -335,10 +335,11 @@ int cuStreamBeginCapture_v2(void* stream, int) {
     return 0;
 }
 int cuStreamEndCapture(void* stream, void** graph) {
-    ENTER_CONTEXT(cuStreamEndCapture)
+    // A capture ends also where that fails.
     *graph = ((Stream*)stream)->capture;
     ((Stream*)stream)->capture = nullptr;
     capturing_any = false;
+    ENTER_CONTEXT(cuStreamEndCapture)
     return 0;
 }
 int cuGraphInstantiateWithFlags(void** executable, void* graph, u64) {

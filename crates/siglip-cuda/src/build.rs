@@ -17,10 +17,6 @@ use crate::text::TextPass;
 use crate::vision::VisionPass;
 use crate::weights::Uploader;
 
-/// Rows of activations that one pass works on at most: 512 texts of so400m, 32 of its images. Larger batches are computed
-/// in several passes, which costs nothing once a pass fills the card, and bounds the scratch memory.
-const ROWS_AT_ONCE: usize = 32_768;
-
 /// How an engine is built.
 #[derive(Clone)]
 pub struct Options {
@@ -32,6 +28,16 @@ pub struct Options {
     pub precision: Precision,
     /// The most rows of one batch. Memory is taken for as many, up to what one pass computes.
     pub max_batch_size: usize,
+    /// Rows of activations that one pass works on at most. Larger batches are computed in several passes, which costs
+    /// nothing once a pass fills the card, and bounds the scratch memory.
+    pub rows_at_once: usize,
+}
+
+impl Options {
+    /// With passes of up to 32,768 rows: 512 texts of so400m, 32 of its images.
+    pub fn new(libraries: Libraries, card: usize, precision: Precision, max_batch_size: usize) -> Options {
+        Options { libraries, card, precision, max_batch_size, rows_at_once: 32_768 }
+    }
 }
 
 /// Builds the text tower on a card.
@@ -93,7 +99,8 @@ fn build(
     let number = Number::of(options.precision)?;
     check_sizes(&sizes, options.precision)?;
     let gpu = Gpu::open(&options.libraries, options.card)?;
-    let items_at_once = items_at_once(sizes.positions, options.max_batch_size);
+    tracing::debug!("card {} is {} ({}.{})", gpu.index, gpu.name, gpu.capability.0, gpu.capability.1);
+    let items_at_once = items_at_once(sizes.positions, options);
     info.scratch_bytes = Scratch::bytes(&sizes, widest, items_at_once, number.size());
     // Before anything is taken: what does not fit is said in one sentence, and nothing is lowered to fit.
     let staging = 2 * items_at_once * info.input_len * 4;
@@ -136,9 +143,9 @@ fn check_sizes(sizes: &Sizes, precision: Precision) -> Result<(), CudaError> {
 }
 
 /// Items of one pass.
-fn items_at_once(positions: usize, max_batch_size: usize) -> usize {
-    let fitting = (ROWS_AT_ONCE / positions.max(1)).max(1);
+fn items_at_once(positions: usize, options: &Options) -> usize {
+    let fitting = (options.rows_at_once / positions.max(1)).max(1);
     // A power of two, as the buckets are.
     let fitting = 1 << fitting.ilog2();
-    fitting.min(max_batch_size.max(1))
+    fitting.min(options.max_batch_size.max(1))
 }

@@ -5,8 +5,9 @@
 //! "always the fastest" will do. Instead orders are *measured*: each candidate for each number of rows multiplies operands
 //! whose exact result is zero, by pairs of products that cancel far apart. What comes out is the rounding of its sums and
 //! nothing else, and another order of additions gives other bits almost everywhere. Candidates with equal bits form a
-//! family; of the families that reach the largest number of rows the one that covers most of the others is taken, of equal
-//! ones the fastest, and within it each number of rows has its fastest member.
+//! family. Of the families that reach the largest number of rows the one that covers most of the others is taken, of equal
+//! ones that which cuBLASLt thinks best for the largest: no clock decides, so another run takes the same. Within the
+//! family each number of rows has its fastest member, which the clock may decide, the bits being the same.
 //!
 //! A number of rows that has no member of the family is left out, and batches of that size are padded to the next. So the
 //! promise of equal bits holds always; what a card's library offers decides only how well small batches do.
@@ -118,16 +119,12 @@ fn choose(
         };
         trials.iter().map(|trials| fastest(trials).and_then(|index| trials.get(index))).collect()
     };
-    let worth = |members: &Vec<Option<&Trial>>| {
-        let covered = members.iter().flatten().count();
-        // Every number of rows counts alike, whatever it takes.
-        let time: f32 = members.iter().flatten().map(|trial| trial.milliseconds.max(1e-6).ln()).sum();
-        (covered, -time)
-    };
-    let best = largest.iter().map(of_family).max_by(|a, b| {
-        let (a, b) = (worth(a), worth(b));
-        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
-    });
+    let covered = |members: &Vec<Option<&Trial>>| members.iter().flatten().count();
+    // The first of those that cover most: `max_by_key` would take the last.
+    let best = largest
+        .iter()
+        .map(of_family)
+        .reduce(|best, next| if covered(&next) > covered(&best) { next } else { best });
     let Some(best) = best else {
         return Err(CudaError::NoAlgorithm { rows: most, inputs: shape.inputs, outputs: shape.outputs });
     };
