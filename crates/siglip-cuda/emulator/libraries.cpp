@@ -646,20 +646,23 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
     if (desc.epilogue != 4 && desc.epilogue != 36) return 15;
     const u64 k = la.rows, halves = algorithm->data[0] + 1;
     ((Stream*)stream)->put([=] {
-        for (u64 column = 0; column < ld.columns; column++)
+        std::vector<float> left(la.columns * k), right(k);
+        for (u64 row = 0; row < la.columns; row++)
+            for (u64 i = 0; i < k; i++) left[row * k + i] = load(la.number, a, row * la.ld + i);
+        for (u64 column = 0; column < ld.columns; column++) {
+            for (u64 i = 0; i < k; i++) right[i] = load(lb.number, b, column * lb.ld + i);
             for (u64 row = 0; row < ld.rows; row++) {
                 float total = 0;
                 for (u64 half = 0; half < halves; half++) {
                     float sum = 0;
-                    for (u64 i = k * half / halves; i < k * (half + 1) / halves; i++) {
-                        sum += load(la.number, a, row * la.ld + i) * load(lb.number, b, column * lb.ld + i);
-                    }
+                    for (u64 i = k * half / halves; i < k * (half + 1) / halves; i++) sum += left[row * k + i] * right[i];
                     total += sum;
                 }
                 if (keep != 0) total += keep * load(lc.number, c, column * lc.ld + row);
                 total += load(ld.number, desc.bias, row);
                 store(ld.number, d, column * ld.ld + row, desc.epilogue == 36 ? gelu(total) : total);
             }
+        }
         const double work = ld.columns * 1e-3;
         elapsed += halves == 1 ? 0.02 + work : 0.01 + 1.5 * work;
     });

@@ -38,6 +38,7 @@ sources! {
 
 impl Source {
     /// Those that hold kernels.
+    #[cfg(test)]
     pub(crate) const KERNELS: [Source; 4] =
         [Source::EMBEDDING, Source::LAYER_NORM, Source::ATTENTION, Source::ATTENTION_ROWS];
     /// Those that they include.
@@ -253,6 +254,8 @@ fn c_string(text: &str) -> CString {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
     use super::*;
     use crate::ffi::LibraryPath;
 

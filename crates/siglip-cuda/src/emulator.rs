@@ -2,6 +2,8 @@
 //!
 //! One process has one emulator, whose failures are set by tests; [`Emulator::lock`] lets them run one at a time.
 
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 use std::ffi::{CString, c_char, c_int};
 use std::path::Path;
 use std::process::Command;

@@ -11,7 +11,7 @@ use crate::ffi::{Libraries, cublaslt};
 /// CUDA 12.0: the oldest driver that code of pip's current NVRTC and cuBLASLt runs on.
 const OLDEST_DRIVER: c_int = 12000;
 /// Ampere: the first generation with bf16 tensor cores and asynchronous copies.
-const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
+pub(crate) const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
 
 /// An open card. Engines on it share it; the last one closes it.
 pub(crate) struct Gpu {

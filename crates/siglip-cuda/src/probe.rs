@@ -36,11 +36,18 @@ pub struct Card {
     pub memory: usize,
 }
 
+impl Card {
+    /// Whether its generation is one that the engine is for: Ampere or later.
+    pub fn is_supported(&self) -> bool {
+        self.capability >= gpu::OLDEST_CAPABILITY
+    }
+}
+
 impl Probe {
     /// Whether an engine can be expected to build.
     pub fn usable(&self) -> bool {
         self.libraries.iter().all(|(_, found)| found.is_ok())
-            && self.cards.as_ref().is_ok_and(|cards| cards.iter().any(|card| card.capability >= (8, 0)))
+            && self.cards.as_ref().is_ok_and(|cards| cards.iter().any(Card::is_supported))
     }
 }
 

@@ -112,7 +112,7 @@ fn attention_is_its_twin_and_the_twin_is_attention() {
         let (head_dim, items) = (hidden / heads, 2);
         for positions in [1, 16, 63, 64, 65, 131] {
             // Scores far apart in the first tile and the last: the softmax is rescaled on the way.
-            let spread = |i: usize| if i % 5 == 0 { 4.0 } else { 1.0 };
+            let spread = |i: usize| if i.is_multiple_of(5) { 4.0 } else { 1.0 };
             let qkv: Vec<f32> = values(8, items * positions * 3 * hidden, 1.0)
                 .iter()
                 .enumerate()
