@@ -127,7 +127,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
 def test_wrong_usage_is_2_and_failed_work_is_1(tmp_path):
     for args, code, words in [
         (["embed", "--demo", "--text", "-", "-o", "x.txt"], 2, ".npy, .parquet or .jsonl"),
-        (["serve", "--demo", "--device", "cuda"], 2, "CPU only"),
+        (["serve", "--demo", "--device", "cuda:99"], 1, "NVIDIA driver"),
         (["serve", "--demo", "--http-port", "99999"], 2, "99999"),
         (["bench", "--demo", "--precision", "fp8"], 2, "f32, bf16 or int8"),
         (["embed", "--demo", "--text", tmp_path / "none", "-o", tmp_path / "e.npy"], 1, "none cannot be read"),

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use siglip::engine::{Precision, Tower};
@@ -93,10 +94,12 @@ impl ServedModelArgs {
 /// How to compute.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EngineArgs {
-    /// Where to compute. `auto` is the CPU in this version.
-    #[arg(long, env = "SIGLIP_DEVICE", value_enum, default_value_t = Device::Auto)]
+    /// Where to compute: auto, cpu, cuda, or cuda:N for the card N. `auto` takes the first NVIDIA card that can be used,
+    /// or else the processor.
+    #[arg(long, env = "SIGLIP_DEVICE", default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: Device,
-    /// The number format of matrix products. `auto` takes bf16 where the processor multiplies it, f32 elsewhere.
+    /// The number format of matrix products: f32, bf16 or int8 on the processor, bf16, f16 or f32 on a card. `auto` takes
+    /// bf16 on a card and where the processor multiplies it, f32 elsewhere.
     #[arg(long, env = "SIGLIP_PRECISION", value_enum, default_value_t = PrecisionArg::Auto)]
     pub(crate) precision: PrecisionArg,
     /// Threads that compute. By default as many as the affinity mask and the container's CPU quota allow.
@@ -106,6 +109,17 @@ pub(crate) struct EngineArgs {
     /// avx2, neon or portable. For comparisons and for finding faults.
     #[arg(long, env = "SIGLIP_ISA", value_name = "SET")]
     pub(crate) isa: Option<Isa>,
+    #[command(flatten)]
+    pub(crate) cuda: CudaArgs,
+}
+
+/// Where NVIDIA's libraries are.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CudaArgs {
+    /// A folder to look for NVRTC and cuBLASLt in, before the system's: one that holds them, a CUDA toolkit, or a Python
+    /// environment with pip's nvidia-cuda-nvrtc-cu12 and nvidia-cublas-cu12. Several with commas between them.
+    #[arg(long, env = "SIGLIP_CUDA_LIBRARIES", value_name = "PATH", value_delimiter = ',')]
+    pub(crate) cuda_libraries: Vec<PathBuf>,
 }
 
 /// Options of `siglip serve`.
@@ -236,17 +250,33 @@ pub(crate) struct DoctorArgs {
     /// Threads to measure with, as for the other commands.
     #[arg(long, env = "SIGLIP_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) cuda: CudaArgs,
 }
 
 /// Where to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Device {
     /// The best there is.
     Auto,
     /// The processor.
     Cpu,
-    /// An NVIDIA GPU.
-    Cuda,
+    /// An NVIDIA card, counted from 0.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Device, String> {
+        match (text, text.strip_prefix("cuda:").map(str::parse)) {
+            ("auto", _) => Ok(Device::Auto),
+            ("cpu", _) => Ok(Device::Cpu),
+            ("cuda", _) => Ok(Device::Cuda(0)),
+            (_, Some(Ok(card))) => Ok(Device::Cuda(card)),
+            _ => Err("auto, cpu, cuda or cuda:N is needed, with N a card's number, e.g. cuda:1".into()),
+        }
+    }
 }
 
 /// A precision as the command line takes it.
@@ -262,10 +292,10 @@ pub(crate) enum PrecisionArg {
 }
 
 impl PrecisionArg {
-    /// The precision that is meant on this machine.
-    pub(crate) fn resolve(self) -> Precision {
+    /// The precision that is meant, with what `auto` stands for.
+    pub(crate) fn resolve(self, auto: Precision) -> Precision {
         match self {
-            PrecisionArg::Auto => siglip_cpu::auto_precision(),
+            PrecisionArg::Auto => auto,
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::Bf16 => Precision::Bf16,
             PrecisionArg::Int8 => Precision::Int8,
@@ -346,6 +376,15 @@ fn seconds(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn devices_are_told_by_name_and_number() {
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        assert_eq!("cuda:3".parse(), Ok(Device::Cuda(3)));
+        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:0,1", "CPU"] {
+            assert!(wrong.parse::<Device>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_definitions_are_consistent() {

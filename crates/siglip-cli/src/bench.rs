@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use siglip::engine::{Engine, Input, Tower};
-use siglip_cpu::{Profile, measure_peak};
+use siglip_cpu::Profile;
 
 use crate::args::BenchArgs;
+use crate::engine_options::EngineOptions;
 use crate::failure::Failure;
 use crate::load;
 use crate::system::megabytes;
@@ -37,11 +38,18 @@ struct Measurement {
     rss_mb: f64,
 }
 
+const PROFILE_ON_CARD: &str = "--profile measures on the processor: on a card, `nsys profile siglip bench ...` shows where the time goes";
+
 /// Runs the command.
 pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     let largest = args.batch_size.iter().copied().max().map_or(1, usize::from);
     let mut options = load::options(&args.engine, largest)?;
-    options.profile = args.profile.then(Arc::default);
+    let profile: Option<Arc<Profile>> = args.profile.then(Arc::default);
+    match &mut options {
+        EngineOptions::Cpu(options) => options.profile = profile.clone(),
+        EngineOptions::Cuda(_) if args.profile => return Err(Failure::Usage(PROFILE_ON_CARD)),
+        EngineOptions::Cuda(_) => {}
+    }
     let started = Instant::now();
     let model = load::model(&args.model)?;
     let mut engine = load::engine(&model, args.tower.into(), &options)?;
@@ -53,9 +61,9 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     }
     for &batch_size in &args.batch_size {
         let batch_size = usize::from(batch_size);
-        let peak_gflops = measure_peak(&options, Duration::from_millis(300))?;
+        let peak_gflops = options.measure_peak(Duration::from_millis(300))?;
         let times = measure(engine.as_mut(), batch_size, Duration::from_secs_f64(args.seconds), || {
-            options.profile.as_deref().inspect(|profile| profile.reset());
+            profile.as_deref().inspect(|profile| profile.reset());
         })?;
         let info = engine.info();
         let items_per_s = (batch_size * times.len()) as f64 / times.iter().sum::<f64>();
@@ -78,7 +86,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
         };
         let line = if args.json { measurement.json() } else { measurement.row() };
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Failure::Stdout)?;
-        if let Some(profile) = &options.profile {
+        if let Some(profile) = &profile {
             // Only words for a person; nothing depends on their arriving.
             let _ = write!(std::io::stderr(), "{}", table(profile, batch_size, peak_gflops));
         }

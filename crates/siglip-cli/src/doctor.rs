@@ -10,6 +10,7 @@ use siglip_cpu::{Isa, Options, auto_precision, measure_peak};
 
 use crate::args::DoctorArgs;
 use crate::failure::Failure;
+use crate::gpu_report::Gpu;
 use crate::load;
 use crate::system::{first_value, megabytes};
 
@@ -27,7 +28,7 @@ struct Report {
     auto_precision: String,
     auto_reason: &'static str,
     kernels: Vec<Kernels>,
-    gpu: &'static str,
+    gpu: Gpu,
 }
 
 /// One instruction set.
@@ -81,7 +82,7 @@ fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
             _ => "the processor has no bf16 arithmetic that there are kernels for",
         },
         kernels,
-        gpu: "not used: this version computes on the CPU only",
+        gpu: Gpu::examine(&args.cuda),
     })
 }
 
@@ -99,7 +100,7 @@ impl Report {
             self.memory_available_mb,
             self.auto_precision,
             self.auto_reason,
-            self.gpu,
+            self.gpu.summary(),
         );
         for kernels in &self.kernels {
             let peaks: Vec<String> = kernels
@@ -110,6 +111,7 @@ impl Report {
             let available = if kernels.available { "yes" } else { "no" };
             text += &format!("{:<13} {:<10} {}\n", kernels.isa, available, peaks.join(", "));
         }
+        text += &self.gpu.table();
         text.trim_end().to_owned()
     }
 }

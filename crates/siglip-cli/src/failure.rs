@@ -10,6 +10,7 @@ use siglip::model::ModelError;
 use siglip::preprocessor::PreprocessorError;
 use siglip::tokenizer::TokenizeError;
 use siglip_cpu::BuildError;
+use siglip_cuda::CudaError;
 use siglip_server::ServeError;
 
 use crate::images::FindError;
@@ -20,8 +21,6 @@ use crate::validate::DatasetError;
 /// Every way to fail, each one sentence for the user.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error("this version computes on the CPU only: --device takes auto or cpu")]
-    NoCuda,
     #[error(
         "`{}` is not a folder, and no model's name on the Hub either: --model takes a folder in the Hub's layout \
          (config.json, model.safetensors, spiece.model), or a name such as google/siglip-base-patch16-224", .0.display()
@@ -92,6 +91,8 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
+    Cuda(#[from] CudaError),
+    #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -103,7 +104,8 @@ impl Failure {
         match self {
             Failure::Usage(_) => 2,
             Failure::Prompt(error) if !matches!(error, PromptError::Read { .. }) => 2,
-            Failure::NoCuda | Failure::OutputFormat(_) | Failure::Hub(HubError::Name { .. }) => 2,
+            Failure::OutputFormat(_) | Failure::Hub(HubError::Name { .. }) => 2,
+            Failure::Cuda(CudaError::Precision(_) | CudaError::HeadDim { .. }) => 2,
             Failure::Build(BuildError::Precision { .. } | BuildError::Isa { .. }) => 2,
             _ => 1,
         }

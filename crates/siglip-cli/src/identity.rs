@@ -3,20 +3,21 @@
 use siglip::engine::Tower;
 use siglip::model::Model;
 use siglip::weights::Tensor;
-use siglip_cpu::Options;
+
+use crate::engine_options::EngineOptions;
 
 /// Changes when the same model, options and input would give other embeddings than the version before.
 const VERSION: u32 = 1;
 
 /// The identity of a tower and what it is computed with: equal for equal weights, wherever they lie. The weights are
 /// read for it as a whole, which takes less time than packing them.
-pub(crate) fn of(model: &Model, tower: Tower, options: &Options) -> String {
+pub(crate) fn of(model: &Model, tower: Tower, options: &EngineOptions) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut text = |text: String| {
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     };
-    text(format!("{VERSION} {tower} {} {}", options.precision, options.isa));
+    text(format!("{VERSION} {tower} {} {}", options.precision(), options.kernels()));
     match tower {
         Tower::Text => {
             text(format!("{:?}", model.text.as_ref().map(|weights| &weights.config)));
@@ -57,7 +58,8 @@ mod tests {
     #[test]
     fn what_changes_embeddings_changes_the_identity() {
         let mut model = Model::from_static(demo::FILES).unwrap();
-        let mut options = Options::new(Precision::F32, load::pool(Some(1)).unwrap(), 1).unwrap();
+        let mut cpu = siglip_cpu::Options::new(Precision::F32, load::pool(Some(1)).unwrap(), 1).unwrap();
+        let options = EngineOptions::Cpu(cpu.clone());
         let text = of(&model, Tower::Text, &options);
         let vision = of(&model, Tower::Vision, &options);
         assert_ne!(text, vision);
@@ -68,7 +70,7 @@ mod tests {
         blocks.swap(0, 1);
         assert_ne!(of(&model, Tower::Text, &options), text);
         model.text.as_mut().unwrap().blocks.swap(0, 1);
-        options.isa = siglip_cpu::Isa::Portable;
-        assert_ne!(of(&model, Tower::Text, &options), text);
+        cpu.isa = siglip_cpu::Isa::Portable;
+        assert_ne!(of(&model, Tower::Text, &EngineOptions::Cpu(cpu)), text);
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use siglip::engine::{Engine, Tower};
 use siglip::model::Model;
-use siglip_cpu::{Options, Pool, available_threads};
+use siglip_cpu::{Pool, available_threads};
 
-use crate::args::{Device, EngineArgs, ModelArgs};
+use crate::args::{EngineArgs, ModelArgs};
 use crate::demo;
+use crate::engine_options::EngineOptions;
 use crate::failure::Failure;
 use crate::fetch;
 
@@ -35,15 +36,8 @@ pub(crate) fn model(args: &ModelArgs) -> Result<Model, Failure> {
 }
 
 /// What engines are built with.
-pub(crate) fn options(args: &EngineArgs, max_batch_size: usize) -> Result<Options, Failure> {
-    if args.device == Device::Cuda {
-        return Err(Failure::NoCuda);
-    }
-    let mut options = Options::new(args.precision.resolve(), pool(args.threads)?, max_batch_size)?;
-    if let Some(isa) = args.isa {
-        options.isa = isa;
-    }
-    Ok(options)
+pub(crate) fn options(args: &EngineArgs, max_batch_size: usize) -> Result<EngineOptions, Failure> {
+    EngineOptions::new(args, max_batch_size)
 }
 
 /// Threads to compute with: those asked for, or those that the process may use.
@@ -54,10 +48,24 @@ pub(crate) fn pool(threads: Option<u16>) -> Result<Arc<Pool>, Failure> {
 }
 
 /// Builds the engine of a tower that the model must have.
-pub(crate) fn engine(model: &Model, tower: Tower, options: &Options) -> Result<Box<dyn Engine>, Failure> {
-    let engine = match (tower, &model.text, &model.vision) {
-        (Tower::Text, Some(weights), _) => siglip_cpu::text_engine(weights, options)?,
-        (Tower::Vision, _, Some(weights)) => siglip_cpu::vision_engine(weights, options)?,
+pub(crate) fn engine(
+    model: &Model,
+    tower: Tower,
+    options: &EngineOptions,
+) -> Result<Box<dyn Engine>, Failure> {
+    let engine = match (tower, &model.text, &model.vision, options) {
+        (Tower::Text, Some(weights), _, EngineOptions::Cpu(options)) => {
+            siglip_cpu::text_engine(weights, options)?
+        }
+        (Tower::Vision, _, Some(weights), EngineOptions::Cpu(options)) => {
+            siglip_cpu::vision_engine(weights, options)?
+        }
+        (Tower::Text, Some(weights), _, EngineOptions::Cuda(options)) => {
+            siglip_cuda::text_engine(weights, options)?
+        }
+        (Tower::Vision, _, Some(weights), EngineOptions::Cuda(options)) => {
+            siglip_cuda::vision_engine(weights, options)?
+        }
         _ => return Err(no_tower(model, tower)),
     };
     Ok(engine)

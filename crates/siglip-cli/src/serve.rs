@@ -7,13 +7,13 @@ use siglip::engine::{Engine, Tower};
 use siglip::image::ImageProcessor;
 use siglip::model::Model;
 use siglip::tokenizer::{TokenizeError, Tokenizer};
-use siglip_cpu::Options;
 use siglip_server::{
     BoundServer, BuildEngine, LogControl, QueuePolicy, ServedModel, ServedText, ServedVision, ServerOptions,
     Similarity, Tokenize,
 };
 
 use crate::args::{ModelArgs, ServeArgs};
+use crate::engine_options::EngineOptions;
 use crate::failure::Failure;
 use crate::{load, open_files};
 
@@ -74,7 +74,7 @@ fn server_options(args: &ServeArgs, log: LogControl) -> ServerOptions {
 }
 
 /// A model with an engine for each of its towers.
-fn serve_model(model: &ModelArgs, args: &ServeArgs, options: &Options) -> Result<ServedModel, Failure> {
+fn serve_model(model: &ModelArgs, args: &ServeArgs, options: &EngineOptions) -> Result<ServedModel, Failure> {
     let model = Arc::new(load::model(model)?);
     let build = |tower: Tower| -> Result<(Box<dyn Engine>, BuildEngine), Failure> {
         let engine = load::engine(&model, tower, options)?;
@@ -84,7 +84,7 @@ fn serve_model(model: &ModelArgs, args: &ServeArgs, options: &Options) -> Result
         Ok((engine, Arc::new(rebuild)))
     };
     // For the metrics: long enough to be right within some per cent, short enough not to be noticed.
-    let peak_flops = siglip_cpu::measure_peak(options, Duration::from_millis(20))? * 1e9;
+    let peak_flops = options.measure_peak(Duration::from_millis(20))? * 1e9;
     let text = match &model.text {
         None => None,
         Some(_) => {

@@ -6,8 +6,8 @@ use siglip::engine::{Engine, Input, Tower};
 use siglip::model::Model;
 use siglip::similarity;
 use siglip::tokenizer::Tokenizer;
-use siglip_cpu::Options;
 
+use crate::engine_options::EngineOptions;
 use crate::failure::Failure;
 use crate::load;
 use crate::prompts::Prompts;
@@ -16,7 +16,7 @@ use crate::store::{Entry, Store};
 /// Embeds texts, those apart that a store has already.
 pub(crate) struct TextEmbedder<'a> {
     pub(crate) model: &'a Model,
-    pub(crate) options: &'a Options,
+    pub(crate) options: &'a EngineOptions,
     /// Whether to cut what is longer than the model's context.
     pub(crate) truncate: bool,
     pub(crate) store: Option<&'a mut Store>,
@@ -63,7 +63,7 @@ impl TextEmbedder<'_> {
             return Ok((embeddings, width));
         }
         let mut engine = load::engine(model, Tower::Text, self.options)?;
-        for batch in missing.chunks_mut(self.options.max_batch_size) {
+        for batch in missing.chunks_mut(self.options.max_batch_size()) {
             embed(engine.as_mut(), batch, width)?;
             for (text, _, embedding) in batch {
                 if let Some(store) = &mut self.store {

@@ -2,9 +2,9 @@
 
 use siglip::engine::Tower;
 use siglip::model::Model;
-use siglip_cpu::Options;
 
 use super::{Embedder, ImageFile, Outcome, processor};
+use crate::engine_options::EngineOptions;
 use crate::failure::Failure;
 use crate::store::{Entry, Store};
 use crate::{interrupt, load, progress};
@@ -28,7 +28,7 @@ impl Table {
     pub(crate) fn of(
         files: &[ImageFile],
         model: &Model,
-        options: &Options,
+        options: &EngineOptions,
         mut cache: Option<&mut Store>,
     ) -> Result<Table, Failure> {
         let Some(vision) = &model.vision else { return Err(load::no_tower(model, Tower::Vision)) };

@@ -94,7 +94,7 @@ fn validate(args: &ValidateArgs) -> Result<Validation, Failure> {
         let rankings = valid.classes.iter().copied().zip(rankings).collect();
         results.push(Results::new(method, classes.len(), rankings));
     }
-    let (model, precision) = (model.name, options.precision.to_string());
+    let (model, precision) = (model.name, options.precision().to_string());
     Ok(Validation { model, precision, prompts, classes, images, results, problems })
 }
 

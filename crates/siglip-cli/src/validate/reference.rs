@@ -107,7 +107,7 @@ pub(super) fn run(args: &ValidateArgs, dir: &Path) -> Result<(), Failure> {
     problems.iter().for_each(|problem| tracing::warn!("{problem}"));
 
     let json = serde_json::json!({
-        "model": model.name, "precision": options.precision.to_string(), "demonstrations": all, "problems": problems,
+        "model": model.name, "precision": options.precision().to_string(), "demonstrations": all, "problems": problems,
     });
     let text = if args.json { format!("{json}\n") } else { table(&model.name, &all) };
     let mut out = io::stdout().lock();

@@ -2,10 +2,10 @@
 
 use siglip::engine::Tower;
 use siglip::model::Model;
-use siglip_cpu::Options;
 
 use super::ValidateArgs;
 use super::methods::Labelled;
+use crate::engine_options::EngineOptions;
 use crate::failure::Failure;
 use crate::images::{ImageFile, Table};
 use crate::prompts::Prompts;
@@ -15,14 +15,18 @@ use crate::{cache, identity, load};
 
 pub(super) struct Towers<'a> {
     model: &'a Model,
-    options: &'a Options,
+    options: &'a EngineOptions,
     truncate: bool,
     texts: Option<Store>,
     images: Option<Store>,
 }
 
 impl<'a> Towers<'a> {
-    pub(super) fn new(args: &ValidateArgs, model: &'a Model, options: &'a Options) -> Result<Self, Failure> {
+    pub(super) fn new(
+        args: &ValidateArgs,
+        model: &'a Model,
+        options: &'a EngineOptions,
+    ) -> Result<Self, Failure> {
         if model.text.is_none() {
             return Err(load::no_tower(model, Tower::Text));
         }

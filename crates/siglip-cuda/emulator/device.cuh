@@ -1,0 +1,234 @@
+// The kernels' machine in plain C++, for tests: a block's threads are coroutines that take turns, and meet where the
+// machine's would. It stands in for kernels/device.cuh and has the same functions; a kernel becomes a function that runs
+// its whole grid.
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+using std::min;
+
+namespace emulator {
+
+constexpr int MOST_THREADS = 128;
+constexpr size_t STACK = 256 << 10;
+
+struct Index {
+    unsigned x, y, z;
+};
+static Index thread_index, block_index;
+
+// A context begins a thread; from then on it is left and entered by jumps, which cost no system call.
+struct Fiber {
+    ucontext_t context;
+    jmp_buf place;
+    bool begun;
+    std::unique_ptr<char[]> stack{new char[STACK]};
+    bool done;
+};
+static Fiber fibers[MOST_THREADS];
+static ucontext_t scheduler_context;
+static jmp_buf scheduler;
+static int current;
+static const std::function<void()>* body;
+static long progress;
+
+static void yield() {
+    if (_setjmp(fibers[current].place) == 0) _longjmp(scheduler, 1);
+}
+
+// Where threads meet: all of a block, or the 32 of a warp.
+struct Barrier {
+    int arrived = 0;
+    unsigned generation = 0;
+    void meet(int threads) {
+        progress++;
+        const unsigned before = generation;
+        if (++arrived == threads) {
+            arrived = 0;
+            generation++;
+        } else {
+            while (generation == before) yield();
+        }
+    }
+};
+static Barrier block_barrier, warp_barriers[MOST_THREADS / 32];
+static int block_threads;
+
+static void enter() {
+    (*body)();
+    fibers[current].done = true;
+    progress++;
+    _longjmp(scheduler, 1);
+}
+
+static void run_block(int threads) {
+    block_threads = threads;
+    for (int i = 0; i < threads; i++) {
+        Fiber& fiber = fibers[i];
+        fiber.done = fiber.begun = false;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.get();
+        fiber.context.uc_stack.ss_size = STACK;
+        fiber.context.uc_link = &scheduler_context;
+        makecontext(&fiber.context, enter, 0);
+    }
+    for (int left = threads; left > 0;) {
+        const long before = progress;
+        left = 0;
+        for (current = 0; current < threads; current++) {
+            if (fibers[current].done) continue;
+            thread_index = {(unsigned)current, 0, 0};
+            if (_setjmp(scheduler) == 0) {
+                if (fibers[current].begun) _longjmp(fibers[current].place, 1);
+                fibers[current].begun = true;
+                swapcontext(&scheduler_context, &fibers[current].context);
+            }
+            left += !fibers[current].done;
+        }
+        if (left > 0 && progress == before) {
+            fprintf(stderr, "emulator: %d threads wait for others that never come\n", left);
+            abort();
+        }
+    }
+}
+
+static void run(const unsigned* grid, unsigned threads, const std::function<void()>& thread) {
+    body = &thread;
+    for (unsigned z = 0; z < grid[2]; z++)
+        for (unsigned y = 0; y < grid[1]; y++)
+            for (unsigned x = 0; x < grid[0]; x++) {
+                block_index = {x, y, z};
+                run_block(threads);
+            }
+}
+
+// What the lanes of a warp show each other.
+struct Shown {
+    float value;
+    const u16* row;
+    u32 a[4], b[2];
+};
+static Shown shown[MOST_THREADS];
+static void meet_warp() { warp_barriers[current / 32].meet(32); }
+static Shown& mine() { return shown[current]; }
+static const Shown& lane(int lane) { return shown[current / 32 * 32 + lane]; }
+
+static void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, float (*to_float)(u16)) {
+    Shown& show = mine();
+    std::copy(a, a + 4, show.a);
+    show.b[0] = b0, show.b[1] = b1;
+    meet_warp();
+    const int me = current % 32;
+    for (int i = 0; i < 4; i++) {
+        const int row = me / 4 + i / 2 * 8, column = me % 4 * 2 + i % 2;
+        for (int k = 0; k < 16; k++) {
+            const u32 left = lane(row % 8 * 4 + k % 8 / 2).a[row / 8 + k / 8 * 2] >> (k % 2 * 16);
+            const u32 right = lane(column * 4 + k % 8 / 2).b[k / 8] >> (k % 2 * 16);
+            // The product is exact; in which order the machine adds, NVIDIA does not say.
+            c[i] += to_float((u16)left) * to_float((u16)right);
+        }
+    }
+    meet_warp();
+}
+
+}  // namespace emulator
+
+#define threadIdx emulator::thread_index
+#define blockIdx emulator::block_index
+#define __shared__ static
+#define DEVICE [[maybe_unused]] static inline
+#define KERNEL(name, Params, THREADS)                                                       \
+    static void name##_thread(const Params p);                                              \
+    extern "C" const size_t name##_bytes = sizeof(Params);                                  \
+    extern "C" void name(const void* bytes, const unsigned* grid, unsigned threads) {       \
+        Params params;                                                                      \
+        memcpy(&params, bytes, sizeof params);                                              \
+        if (threads != THREADS) {                                                           \
+            fprintf(stderr, "emulator: " #name " has blocks of %u threads\n", threads);     \
+            abort();                                                                        \
+        }                                                                                   \
+        emulator::run(grid, threads, [&] { name##_thread(params); });                       \
+    }                                                                                       \
+    static void name##_thread(const Params p)
+
+DEVICE void __syncthreads() { emulator::block_barrier.meet(emulator::block_threads); }
+
+template <typename To, typename From>
+static To bits(From from) {
+    static_assert(sizeof(To) == sizeof(From), "same size");
+    To to;
+    memcpy(&to, &from, sizeof to);
+    return to;
+}
+DEVICE float __int_as_float(int x) { return bits<float>(x); }
+
+DEVICE float bf16_to_float(u16 x) { return bits<float>((u32)x << 16); }
+DEVICE u16 float_to_bf16(float x) {
+    const u32 b = bits<u32>(x);
+    if (std::isnan(x)) return 0x7fff;
+    return (b + 0x7fff + (b >> 16 & 1)) >> 16;
+}
+DEVICE float f16_to_float(u16 x) {
+    const float magnitude = bits<float>((u32)(x & 0x7fff) << 13) * bits<float>(0x77800000u);  // 2^112
+    const bool special = (x & 0x7c00) == 0x7c00;
+    const float value = special ? bits<float>(0x7f800000u | (u32)(x & 0x3ff) << 13) : magnitude;
+    return x & 0x8000 ? -value : value;
+}
+DEVICE u16 float_to_f16(float x) {
+    const u32 b = bits<u32>(x), sign = b >> 16 & 0x8000, magnitude = b & 0x7fffffff;
+    if (magnitude > 0x7f800000) return 0x7fff;
+    if (magnitude >= 0x477ff000) return sign | 0x7c00;  // from 65520 on
+    if (magnitude < 0x38800000) {                         // below 2^-14: the addition rounds
+        return sign | (bits<u32>(bits<float>(magnitude) + 0.5f) - 0x3f000000);
+    }
+    return sign | ((magnitude + 0xc8000fff + (magnitude >> 13 & 1)) >> 13);
+}
+
+DEVICE float exp2_fast(float x) { return exp2f(x); }
+
+DEVICE float from_lane(float x, int lane) {
+    emulator::mine().value = x;
+    emulator::meet_warp();
+    const float y = emulator::lane(lane).value;
+    emulator::meet_warp();
+    return y;
+}
+DEVICE float from_lane_xor(float x, int mask) { return from_lane(x, (emulator::current % 32) ^ mask); }
+
+DEVICE void load_matrices(u32 (&r)[4], const u16* row) {
+    emulator::mine().row = row;
+    emulator::meet_warp();
+    const int me = emulator::current % 32;
+    for (int i = 0; i < 4; i++) memcpy(&r[i], emulator::lane(i * 8 + me / 4).row + me % 4 * 2, 4);
+    emulator::meet_warp();
+}
+DEVICE void load_matrices_transposed(u32 (&r)[4], const u16* row) {
+    emulator::mine().row = row;
+    emulator::meet_warp();
+    const int me = emulator::current % 32;
+    for (int i = 0; i < 4; i++) {
+        const u16 low = emulator::lane(i * 8 + me % 4 * 2).row[me / 4];
+        const u16 high = emulator::lane(i * 8 + me % 4 * 2 + 1).row[me / 4];
+        r[i] = low | (u32)high << 16;
+    }
+    emulator::meet_warp();
+}
+DEVICE void multiply_bf16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    emulator::multiply(c, a, b0, b1, bf16_to_float);
+}
+DEVICE void multiply_f16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    emulator::multiply(c, a, b0, b1, f16_to_float);
+}

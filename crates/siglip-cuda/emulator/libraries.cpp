@@ -1,0 +1,672 @@
+// The driver, NVRTC and cuBLASLt for tests on machines without a card: the functions that siglip-cuda calls, in one
+// library that is opened under all three names.
+//
+// NVRTC compiles with the machine's own C++ compiler and emulator/device.cuh, the driver loads and runs the result, and
+// cuBLASLt multiplies in plain loops. It is a strict machine:
+//
+// - Device memory ends at a page that cannot be touched, and begins as NaNs.
+// - What is put into a stream happens only when something waits for it, as late as it may.
+// - A call without a current context, or one that a capture forbids, fails.
+// - cuBLASLt's fastest algorithm is another one for few rows than for many, and their bits differ.
+//
+// Tests make any function fail with emulator_fail and ask after calls and memory.
+
+#include <dlfcn.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+
+static std::recursive_mutex lock;
+
+// Failures and counts ------------------------------------------------------------------------------------------------
+
+struct Failure {
+    int code, after;
+};
+static std::map<std::string, Failure> failures;
+static std::map<std::string, int> calls;
+
+static int enter(const char* name) {
+    calls[name]++;
+    auto found = failures.find(name);
+    if (found == failures.end() || found->second.after-- > 0) return 0;
+    const int code = found->second.code;
+    return code;
+}
+#define ENTER(name)                                     \
+    std::lock_guard<std::recursive_mutex> guard(lock);  \
+    if (const int code = enter(#name)) return code;
+
+static thread_local void* current_context;
+#define ENTER_CONTEXT(name) \
+    ENTER(name)             \
+    if (!current_context) return 201;
+
+[[noreturn]] static void refuse(const char* what) {
+    fprintf(stderr, "emulator: %s\n", what);
+    abort();
+}
+
+extern "C" {
+
+// From the call after the next `after` on, `name` returns `code`; 0 ends that.
+void emulator_fail(const char* name, int code, int after) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    if (code == 0) failures.erase(name);
+    else failures[name] = {code, after};
+}
+int emulator_calls(const char* name) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    return calls[name];
+}
+
+static int cards = 2, driver_version = 12040, capability = 90;
+static size_t memory = 2u << 30;
+void emulator_machine(int count, int version, int compute, size_t bytes) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    cards = count, driver_version = version, capability = compute, memory = bytes;
+}
+
+// The driver: devices ------------------------------------------------------------------------------------------------
+
+int cuInit(unsigned) {
+    ENTER(cuInit)
+    return cards ? 0 : 100;
+}
+int cuDriverGetVersion(int* version) {
+    ENTER(cuDriverGetVersion)
+    *version = driver_version;
+    return 0;
+}
+int cuGetErrorName(int code, const char** name) {
+    *name = code == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : code == 100 ? "CUDA_ERROR_NO_DEVICE" : code == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : nullptr;
+    return *name ? 0 : 1;
+}
+int cuGetErrorString(int code, const char** text) {
+    *text = code == 700 ? "an illegal memory access was encountered" : nullptr;
+    return *text ? 0 : 1;
+}
+int cuDeviceGetCount(int* count) {
+    ENTER(cuDeviceGetCount)
+    *count = cards;
+    return 0;
+}
+int cuDeviceGet(int* device, int ordinal) {
+    ENTER(cuDeviceGet)
+    *device = ordinal;
+    return ordinal < cards ? 0 : 101;
+}
+int cuDeviceGetName(char* name, int len, int) {
+    ENTER(cuDeviceGetName)
+    snprintf(name, len, "Emulated card");
+    return 0;
+}
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+    ENTER(cuDeviceGetAttribute)
+    if (attribute != 75 && attribute != 76) return 1;
+    *value = attribute == 75 ? capability / 10 : capability % 10;
+    return 0;
+}
+int cuDeviceTotalMem_v2(size_t* bytes, int) {
+    ENTER(cuDeviceTotalMem_v2)
+    *bytes = memory;
+    return 0;
+}
+static int contexts[16];
+static int retained;
+int cuDevicePrimaryCtxRetain(void** context, int device) {
+    ENTER(cuDevicePrimaryCtxRetain)
+    *context = &contexts[device];
+    retained++;
+    return 0;
+}
+int cuDevicePrimaryCtxRelease_v2(int) {
+    ENTER(cuDevicePrimaryCtxRelease_v2)
+    retained--;
+    return 0;
+}
+int cuCtxSetCurrent(void* context) {
+    ENTER(cuCtxSetCurrent)
+    current_context = context;
+    return 0;
+}
+
+// Memory -------------------------------------------------------------------------------------------------------------
+
+struct Allocation {
+    void* map;
+    size_t map_bytes, bytes;
+};
+static std::map<u64, Allocation> allocations;
+static size_t used, pinned;
+static bool capturing_any;
+
+size_t emulator_memory_used() { return used + pinned + retained; }
+
+int cuMemGetInfo_v2(size_t* free, size_t* total) {
+    ENTER_CONTEXT(cuMemGetInfo_v2)
+    *free = memory - used;
+    *total = memory;
+    return 0;
+}
+int cuMemAlloc_v2(u64* pointer, size_t bytes) {
+    ENTER_CONTEXT(cuMemAlloc_v2)
+    if (bytes == 0) return 1;
+    if (capturing_any) return 900;
+    if (used + bytes > memory) return 2;
+    const size_t page = 4096, rounded = (bytes + 15) / 16 * 16, pages = (rounded + page - 1) / page * page;
+    char* map = (char*)mmap(nullptr, pages + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED || mprotect(map + page, pages, PROT_READ | PROT_WRITE)) return 2;
+    memset(map + page, 0xff, pages);
+    *pointer = (u64)(map + page + pages - rounded);
+    allocations[*pointer] = {map, pages + 2 * page, bytes};
+    used += bytes;
+    return 0;
+}
+
+}  // extern "C"
+
+// Streams ------------------------------------------------------------------------------------------------------------
+
+typedef std::function<void()> Operation;
+struct Stream {
+    std::vector<Operation> operations;
+    size_t done = 0;
+    std::vector<Operation>* capture = nullptr;
+    double clock = 0;
+    void put(Operation operation) { (capture ? *capture : operations).push_back(std::move(operation)); }
+    void run_until(size_t position) {
+        while (done < position) {
+            Operation operation = std::move(operations[done]);
+            done++;
+            operation();
+        }
+    }
+};
+struct Event {
+    Stream* stream = nullptr;
+    size_t position = 0;
+    double time = 0;
+};
+static std::vector<Stream*> streams;
+static double elapsed;  // of what has run, in made-up milliseconds
+
+static void run_all() {
+    for (Stream* stream : streams) stream->run_until(stream->operations.size());
+}
+
+extern "C" {
+
+int cuMemFree_v2(u64 pointer) {
+    ENTER_CONTEXT(cuMemFree_v2)
+    run_all();
+    auto found = allocations.find(pointer);
+    if (found == allocations.end()) return 1;
+    used -= found->second.bytes;
+    munmap(found->second.map, found->second.map_bytes);
+    allocations.erase(found);
+    return 0;
+}
+int cuMemAllocHost_v2(void** pointer, size_t bytes) {
+    ENTER_CONTEXT(cuMemAllocHost_v2)
+    *pointer = malloc(bytes);
+    memset(*pointer, 0xff, bytes);
+    pinned++;
+    return 0;
+}
+int cuMemFreeHost(void* pointer) {
+    ENTER_CONTEXT(cuMemFreeHost)
+    run_all();
+    free(pointer);
+    pinned--;
+    return 0;
+}
+int cuMemcpyHtoD_v2(u64 target, const void* source, size_t bytes) {
+    ENTER_CONTEXT(cuMemcpyHtoD_v2)
+    memcpy((void*)target, source, bytes);
+    return 0;
+}
+int cuMemcpyDtoH_v2(void* target, u64 source, size_t bytes) {
+    ENTER_CONTEXT(cuMemcpyDtoH_v2)
+    memcpy(target, (void*)source, bytes);
+    return 0;
+}
+int cuMemcpyHtoDAsync_v2(u64 target, const void* source, size_t bytes, void* stream) {
+    ENTER_CONTEXT(cuMemcpyHtoDAsync_v2)
+    ((Stream*)stream)->put([=] { memcpy((void*)target, source, bytes); });
+    return 0;
+}
+int cuMemcpyDtoHAsync_v2(void* target, u64 source, size_t bytes, void* stream) {
+    ENTER_CONTEXT(cuMemcpyDtoHAsync_v2)
+    ((Stream*)stream)->put([=] { memcpy(target, (void*)source, bytes); });
+    return 0;
+}
+int cuMemcpyDtoDAsync_v2(u64 target, u64 source, size_t bytes, void* stream) {
+    ENTER_CONTEXT(cuMemcpyDtoDAsync_v2)
+    ((Stream*)stream)->put([=] { memcpy((void*)target, (void*)source, bytes); });
+    return 0;
+}
+int cuMemsetD8Async(u64 target, unsigned char value, size_t bytes, void* stream) {
+    ENTER_CONTEXT(cuMemsetD8Async)
+    ((Stream*)stream)->put([=] { memset((void*)target, value, bytes); });
+    return 0;
+}
+int cuStreamCreate(void** stream, unsigned) {
+    ENTER_CONTEXT(cuStreamCreate)
+    streams.push_back(new Stream);
+    *stream = streams.back();
+    return 0;
+}
+int cuStreamDestroy_v2(void* stream) {
+    ENTER_CONTEXT(cuStreamDestroy_v2)
+    run_all();
+    streams.erase(std::find(streams.begin(), streams.end(), stream));
+    delete (Stream*)stream;
+    return 0;
+}
+int cuStreamSynchronize(void* stream) {
+    ENTER_CONTEXT(cuStreamSynchronize)
+    Stream* s = (Stream*)stream;
+    if (s->capture) return 900;
+    s->run_until(s->operations.size());
+    return 0;
+}
+int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+    ENTER_CONTEXT(cuStreamWaitEvent)
+    const Event e = *(Event*)event;
+    if (e.stream) ((Stream*)stream)->put([=] { e.stream->run_until(e.position); });
+    return 0;
+}
+int cuEventCreate(void** event, unsigned) {
+    ENTER_CONTEXT(cuEventCreate)
+    *event = new Event;
+    return 0;
+}
+int cuEventDestroy_v2(void* event) {
+    ENTER_CONTEXT(cuEventDestroy_v2)
+    run_all();
+    delete (Event*)event;
+    return 0;
+}
+int cuEventRecord(void* event, void* stream) {
+    ENTER_CONTEXT(cuEventRecord)
+    Event* e = (Event*)event;
+    Stream* s = (Stream*)stream;
+    s->put([=] { e->time = elapsed; });
+    e->stream = s;
+    e->position = s->operations.size();
+    return 0;
+}
+int cuEventSynchronize(void* event) {
+    ENTER_CONTEXT(cuEventSynchronize)
+    Event* e = (Event*)event;
+    if (e->stream) e->stream->run_until(e->position);
+    return 0;
+}
+int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
+    ENTER_CONTEXT(cuEventElapsedTime)
+    *milliseconds = ((Event*)end)->time - ((Event*)start)->time;
+    return 0;
+}
+
+// Graphs -------------------------------------------------------------------------------------------------------------
+
+int cuStreamBeginCapture_v2(void* stream, int) {
+    ENTER_CONTEXT(cuStreamBeginCapture_v2)
+    ((Stream*)stream)->capture = new std::vector<Operation>;
+    capturing_any = true;
+    return 0;
+}
+int cuStreamEndCapture(void* stream, void** graph) {
+    // A capture ends also where that fails.
+    *graph = ((Stream*)stream)->capture;
+    ((Stream*)stream)->capture = nullptr;
+    capturing_any = false;
+    ENTER_CONTEXT(cuStreamEndCapture)
+    return 0;
+}
+int cuGraphInstantiateWithFlags(void** executable, void* graph, u64) {
+    ENTER_CONTEXT(cuGraphInstantiateWithFlags)
+    *executable = new std::vector<Operation>(*(std::vector<Operation>*)graph);
+    return 0;
+}
+int cuGraphLaunch(void* executable, void* stream) {
+    ENTER_CONTEXT(cuGraphLaunch)
+    auto graph = (std::vector<Operation>*)executable;
+    ((Stream*)stream)->put([=] {
+        for (const Operation& operation : *graph) operation();
+    });
+    return 0;
+}
+int cuGraphExecDestroy(void* executable) {
+    ENTER_CONTEXT(cuGraphExecDestroy)
+    run_all();
+    delete (std::vector<Operation>*)executable;
+    return 0;
+}
+int cuGraphDestroy(void* graph) {
+    ENTER_CONTEXT(cuGraphDestroy)
+    delete (std::vector<Operation>*)graph;
+    return 0;
+}
+
+// Kernels ------------------------------------------------------------------------------------------------------------
+
+int cuModuleLoadData(void** module, const void* image) {
+    ENTER_CONTEXT(cuModuleLoadData)
+    // Our NVRTC's machine code is the path of a library.
+    *module = dlopen((const char*)image, RTLD_NOW | RTLD_LOCAL);
+    return *module ? 0 : 200;
+}
+int cuModuleUnload(void* module) {
+    ENTER_CONTEXT(cuModuleUnload)
+    run_all();
+    dlclose(module);
+    return 0;
+}
+struct Function {
+    void (*run)(const void*, const unsigned*, unsigned);
+    size_t parameter_bytes;
+};
+int cuModuleGetFunction(void** function, void* module, const char* name) {
+    ENTER_CONTEXT(cuModuleGetFunction)
+    void* run = dlsym(module, name);
+    void* bytes = dlsym(module, (std::string(name) + "_bytes").c_str());
+    if (!run || !bytes) return 500;
+    static std::map<void*, Function> functions;
+    functions[run] = {(void (*)(const void*, const unsigned*, unsigned))run, *(const size_t*)bytes};
+    *function = &functions[run];
+    return 0;
+}
+int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty, unsigned tz,
+                   unsigned shared, void* stream, void** parameters, void**) {
+    ENTER_CONTEXT(cuLaunchKernel)
+    if (!x || !y || !z || y > 65535 || z > 65535 || threads > 1024 || ty != 1 || tz != 1 || shared) return 1;
+    const Function f = *(Function*)function;
+    auto bytes = std::make_shared<std::vector<char>>((char*)parameters[0], (char*)parameters[0] + f.parameter_bytes);
+    ((Stream*)stream)->put([=] {
+        const unsigned grid[3] = {x, y, z};
+        f.run(bytes->data(), grid, threads);
+    });
+    return 0;
+}
+
+// NVRTC --------------------------------------------------------------------------------------------------------------
+
+struct Program {
+    std::string source, log, library;
+    std::vector<std::pair<std::string, std::string>> headers;
+};
+static std::string folder() {
+    Dl_info info;
+    dladdr((void*)&folder, &info);
+    const std::string path = info.dli_fname;
+    return path.substr(0, path.rfind('/'));
+}
+
+int nvrtcVersion(int* major, int* minor) {
+    *major = 12, *minor = 4;
+    return 0;
+}
+const char* nvrtcGetErrorString(int code) { return code ? "NVRTC_ERROR" : "NVRTC_SUCCESS"; }
+int nvrtcGetNumSupportedArchs(int* count) {
+    *count = 3;
+    return 0;
+}
+int nvrtcGetSupportedArchs(int* archs) {
+    archs[0] = 80, archs[1] = 89, archs[2] = 90;
+    return 0;
+}
+int nvrtcCreateProgram(void** program, const char* source, const char*, int count, const char* const* headers,
+                       const char* const* names) {
+    ENTER(nvrtcCreateProgram)
+    Program* p = new Program{source, "", "", {}};
+    for (int i = 0; i < count; i++) p->headers.push_back({names[i], headers[i]});
+    *program = p;
+    return 0;
+}
+int nvrtcDestroyProgram(void** program) {
+    delete (Program*)*program;
+    return 0;
+}
+int nvrtcCompileProgram(void* program, int count, const char* const* options) {
+    ENTER(nvrtcCompileProgram)
+    Program* p = (Program*)program;
+    std::string flags, text = p->source;
+    for (int i = 0; i < count; i++) {
+        if (strncmp(options[i], "-D", 2) == 0) flags += std::string(" ") + options[i];
+    }
+    for (auto& header : p->headers) text += header.second;
+    char id[32];
+    snprintf(id, sizeof id, "%zx-%d", std::hash<std::string>()(text + flags), (int)getpid());
+    const std::string base = folder() + "/" + id;
+    p->library = base + ".so";
+    if (access(p->library.c_str(), R_OK) == 0) return 0;
+    for (auto& header : p->headers) {
+        // device.cuh is the emulator's, which lies beside this library.
+        if (header.first != "device.cuh") std::ofstream(folder() + "/" + header.first) << header.second;
+    }
+    std::ofstream(base + ".cpp") << p->source;
+    const std::string command = "c++ -std=c++17 -O1 -ffp-contract=off -fPIC -shared -w" + flags + " -I" + folder() +
+                                " -o " + p->library + " " + base + ".cpp > " + base + ".log 2>&1";
+    if (system(command.c_str()) == 0) return 0;
+    std::ifstream log(base + ".log");
+    p->log.assign(std::istreambuf_iterator<char>(log), {});
+    return 6;
+}
+int nvrtcGetProgramLogSize(void* program, size_t* bytes) {
+    *bytes = ((Program*)program)->log.size() + 1;
+    return 0;
+}
+int nvrtcGetProgramLog(void* program, char* log) {
+    strcpy(log, ((Program*)program)->log.c_str());
+    return 0;
+}
+int nvrtcGetCUBINSize(void* program, size_t* bytes) {
+    *bytes = ((Program*)program)->library.size() + 1;
+    return 0;
+}
+int nvrtcGetCUBIN(void* program, char* cubin) {
+    strcpy(cubin, ((Program*)program)->library.c_str());
+    return 0;
+}
+int nvrtcGetPTXSize(void* program, size_t* bytes) { return nvrtcGetCUBINSize(program, bytes); }
+int nvrtcGetPTX(void* program, char* ptx) { return nvrtcGetCUBIN(program, ptx); }
+
+// cuBLASLt -----------------------------------------------------------------------------------------------------------
+
+struct Description {
+    int transpose_a = 0;
+    u32 epilogue = 1;
+    const void* bias = nullptr;
+};
+struct Layout {
+    int number;
+    u64 rows, columns;
+    int64_t ld;
+};
+struct Preference {
+    u32 reductions = ~0u;
+    u32 alignments[4] = {256, 256, 256, 256};
+};
+struct Algorithm {
+    u64 data[8];
+};
+struct Heuristic {
+    Algorithm algorithm;
+    size_t workspace;
+    int state;
+    float waves;
+    int reserved[4];
+};
+
+size_t cublasLtGetVersion() { return 120400; }
+const char* cublasLtGetStatusName(int status) {
+    return status == 13 ? "CUBLAS_STATUS_EXECUTION_FAILED" : status == 15 ? "CUBLAS_STATUS_NOT_SUPPORTED" : "CUBLAS_STATUS_UNKNOWN";
+}
+int cublasLtCreate(void** handle) {
+    ENTER_CONTEXT(cublasLtCreate)
+    *handle = new int;
+    return 0;
+}
+int cublasLtDestroy(void* handle) {
+    delete (int*)handle;
+    return 0;
+}
+int cublasLtMatmulDescCreate(void** description, int compute, int scale) {
+    ENTER(cublasLtMatmulDescCreate)
+    if (compute != 68 || scale != 0) return 15;
+    *description = new Description;
+    return 0;
+}
+int cublasLtMatmulDescDestroy(void* description) {
+    delete (Description*)description;
+    return 0;
+}
+int cublasLtMatmulDescSetAttribute(void* description, int attribute, const void* value, size_t bytes) {
+    Description* d = (Description*)description;
+    if (attribute == 3 && bytes == 4) memcpy(&d->transpose_a, value, 4);
+    else if (attribute == 7 && bytes == 4) memcpy(&d->epilogue, value, 4);
+    else if (attribute == 8 && bytes == 8) memcpy(&d->bias, value, 8);
+    else return 7;
+    return 0;
+}
+int cublasLtMatrixLayoutCreate(void** layout, int number, u64 rows, u64 columns, int64_t ld) {
+    ENTER(cublasLtMatrixLayoutCreate)
+    if (ld < (int64_t)rows) return 7;
+    *layout = new Layout{number, rows, columns, ld};
+    return 0;
+}
+int cublasLtMatrixLayoutDestroy(void* layout) {
+    delete (Layout*)layout;
+    return 0;
+}
+int cublasLtMatmulPreferenceCreate(void** preference) {
+    *preference = new Preference;
+    return 0;
+}
+int cublasLtMatmulPreferenceDestroy(void* preference) {
+    delete (Preference*)preference;
+    return 0;
+}
+int cublasLtMatmulPreferenceSetAttribute(void* preference, int attribute, const void* value, size_t bytes) {
+    if (attribute == 3 && bytes == 4) memcpy(&((Preference*)preference)->reductions, value, 4);
+    else if (attribute >= 5 && attribute <= 8 && bytes == 4) memcpy(&((Preference*)preference)->alignments[attribute - 5], value, 4);
+    else if (!(attribute == 1 && bytes == 8)) return 7;
+    return 0;
+}
+
+// Algorithm 0 adds along k; 1, the faster one for few rows, adds the two halves apart.
+int cublasLtMatmulAlgoGetHeuristic(void*, void*, void*, void*, void*, void* d, void* preference, int requested,
+                                   Heuristic* results, int* returned) {
+    ENTER(cublasLtMatmulAlgoGetHeuristic)
+    if (((Preference*)preference)->reductions != 0) refuse("splitting k is not ruled out");
+    const bool few = ((Layout*)d)->columns <= 64;
+    *returned = std::min(requested, 2);
+    for (int i = 0; i < *returned; i++) {
+        results[i] = {};
+        results[i].algorithm.data[0] = few ? 1 - i : i;
+        memcpy(&results[i].algorithm.data[1], ((Preference*)preference)->alignments, 16);
+    }
+    return 0;
+}
+
+static float load(int number, const void* base, u64 at) {
+    const u16 bits16 = number == 0 ? 0 : ((const u16*)base)[at];
+    if (number == 0) return ((const float*)base)[at];
+    u32 bits32;
+    if (number == 14) {
+        bits32 = (u32)bits16 << 16;
+    } else {
+        const int exponent = bits16 >> 10 & 31;
+        const float magnitude = exponent == 31 ? (bits16 & 1023 ? NAN : INFINITY)
+                                : exponent     ? std::ldexp((float)(1024 + (bits16 & 1023)), exponent - 25)
+                                               : std::ldexp((float)(bits16 & 1023), -24);
+        return bits16 & 0x8000 ? -magnitude : magnitude;
+    }
+    float value;
+    memcpy(&value, &bits32, 4);
+    return value;
+}
+static void store(int number, void* base, u64 at, float value) {
+    if (number == 0) {
+        ((float*)base)[at] = value;
+        return;
+    }
+    u32 b;
+    memcpy(&b, &value, 4);
+    u16 rounded;
+    if (number == 14) {
+        rounded = std::isnan(value) ? 0x7fff : (b + 0x7fff + (b >> 16 & 1)) >> 16;
+    } else if (std::isnan(value)) {
+        rounded = 0x7fff;
+    } else {
+        const u16 sign = b >> 16 & 0x8000;
+        const float magnitude = std::fabs(value);
+        const int exponent = magnitude == 0 ? -14 : std::max(std::ilogb(magnitude), -14);
+        const float units = magnitude >= 65520 ? 0 : std::nearbyint(std::ldexp(magnitude, 10 - exponent));
+        rounded = magnitude >= 65520 ? sign | 0x7c00 : sign | (u16)((exponent + 14) * 1024 + units);
+    }
+    ((u16*)base)[at] = rounded;
+}
+static float gelu(float x) { return 0.5f * x * (1 + tanhf(0.7978846f * (x + 0.044715f * x * x * x))); }
+
+int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, void* a_layout, const void* b,
+                   void* b_layout, const void* beta, const void* c, void* c_layout, void* d, void* d_layout,
+                   const Algorithm* algorithm, void*, size_t, void* stream) {
+    ENTER_CONTEXT(cublasLtMatmul)
+    const Description desc = *(Description*)description;
+    const Layout la = *(Layout*)a_layout, lb = *(Layout*)b_layout, lc = *(Layout*)c_layout, ld = *(Layout*)d_layout;
+    const float by = *(const float*)alpha, keep = *(const float*)beta;
+    if (!desc.transpose_a || la.rows != lb.rows || la.columns != ld.rows || lb.columns != ld.columns) return 7;
+    if (la.number != lb.number || (c == d && (lc.ld != ld.ld || lc.number != ld.number)) || by != 1) return 7;
+    // What the heuristic was told of the operands' addresses holds.
+    const u32* alignments = (const u32*)&algorithm->data[1];
+    const void* operands[4] = {a, b, c, d};
+    for (int i = 0; i < 4; i++) {
+        if ((u64)operands[i] % alignments[i]) return 15;
+    }
+    if (desc.epilogue != 4 && desc.epilogue != 36) return 15;
+    const u64 k = la.rows, halves = algorithm->data[0] + 1;
+    ((Stream*)stream)->put([=] {
+        std::vector<float> left(la.columns * k), right(k);
+        for (u64 row = 0; row < la.columns; row++)
+            for (u64 i = 0; i < k; i++) left[row * k + i] = load(la.number, a, row * la.ld + i);
+        for (u64 column = 0; column < ld.columns; column++) {
+            for (u64 i = 0; i < k; i++) right[i] = load(lb.number, b, column * lb.ld + i);
+            for (u64 row = 0; row < ld.rows; row++) {
+                float total = 0;
+                for (u64 half = 0; half < halves; half++) {
+                    float sum = 0;
+                    for (u64 i = k * half / halves; i < k * (half + 1) / halves; i++) sum += left[row * k + i] * right[i];
+                    total += sum;
+                }
+                if (keep != 0) total += keep * load(lc.number, c, column * lc.ld + row);
+                total += load(ld.number, desc.bias, row);
+                store(ld.number, d, column * ld.ld + row, desc.epilogue == 36 ? gelu(total) : total);
+            }
+        }
+        const double work = ld.columns * 1e-3;
+        elapsed += halves == 1 ? 0.02 + work : 0.01 + 1.5 * work;
+    });
+    return 0;
+}
+
+}  // extern "C"

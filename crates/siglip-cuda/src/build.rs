@@ -1,0 +1,151 @@
+//! Builds engines: opens a card, compiles, uploads, plans.
+
+use siglip::engine::{Engine, EngineInfo, Precision, Tower};
+use siglip::weights::{Tensor, TextWeights, VisionWeights};
+
+use crate::compile::Constants;
+use crate::encoder::{Scratch, Sizes};
+use crate::engine::{CudaEngine, TowerPass};
+use crate::error::CudaError;
+use crate::ffi::Libraries;
+use crate::gpu::Gpu;
+use crate::kernels::Kernels;
+use crate::kernels::attention::MOST_HEAD_DIM;
+use crate::number::Number;
+use crate::stream::Stream;
+use crate::text::TextPass;
+use crate::vision::VisionPass;
+use crate::weights::Uploader;
+
+/// How an engine is built.
+#[derive(Clone)]
+pub struct Options {
+    /// The libraries.
+    pub libraries: Libraries,
+    /// The card, counted from 0 as the driver does.
+    pub card: usize,
+    /// The precision of matrix products: [`Precision::Bf16`], [`Precision::F16`], or [`Precision::F32`] without TF32.
+    pub precision: Precision,
+    /// The most rows of one batch. Memory is taken for as many, up to what one pass computes.
+    pub max_batch_size: usize,
+    /// Rows of activations that one pass works on at most. Larger batches are computed in several passes, which costs
+    /// nothing once a pass fills the card, and bounds the scratch memory.
+    pub rows_at_once: usize,
+}
+
+impl Options {
+    /// With passes of up to 32,768 rows: 512 texts of so400m, 32 of its images.
+    pub fn new(libraries: Libraries, card: usize, precision: Precision, max_batch_size: usize) -> Options {
+        Options { libraries, card, precision, max_batch_size, rows_at_once: 32_768 }
+    }
+}
+
+/// Builds the text tower on a card.
+///
+/// # Errors
+///
+/// See [`CudaError`].
+pub fn text_engine(weights: &TextWeights, options: &Options) -> Result<Box<dyn Engine>, CudaError> {
+    let config = &weights.config;
+    let sizes = TextPass::sizes(weights);
+    let head_flop = 2.0 * (config.hidden_size * config.projection_size) as f64;
+    let info = EngineInfo {
+        vocab_size: config.vocab_size,
+        input_len: sizes.positions,
+        embedding_size: config.projection_size,
+        flop_per_item: sizes.flop_per_block() * weights.blocks.len() as f64 + head_flop,
+        ..info(Tower::Text, options)
+    };
+    let elements = weights.tensors().map(Tensor::len).sum();
+    build(options, sizes, 0, elements, info, |uploader| {
+        Ok(Box::new(TextPass::new(uploader, weights)?) as Box<dyn TowerPass>)
+    })
+}
+
+/// Builds the vision tower on a card.
+///
+/// # Errors
+///
+/// See [`CudaError`].
+pub fn vision_engine(weights: &VisionWeights, options: &Options) -> Result<Box<dyn Engine>, CudaError> {
+    let config = &weights.config;
+    let sizes = VisionPass::sizes(weights);
+    let patch = VisionPass::patch_shape(config);
+    let around = sizes.positions * patch.len() * sizes.hidden
+        + (2 * sizes.positions + 1) * sizes.hidden * sizes.hidden
+        + 2 * sizes.positions * sizes.hidden
+        + 2 * sizes.hidden * sizes.intermediate;
+    let info = EngineInfo {
+        input_len: config.num_channels * config.image_size * config.image_size,
+        embedding_size: config.hidden_size,
+        flop_per_item: sizes.flop_per_block() * weights.blocks.len() as f64 + 2.0 * around as f64,
+        ..info(Tower::Vision, options)
+    };
+    let elements = weights.tensors().map(Tensor::len).sum();
+    build(options, sizes, patch.stride(), elements, info, |uploader| {
+        Ok(Box::new(VisionPass::new(uploader, weights)?) as Box<dyn TowerPass>)
+    })
+}
+
+/// `widest` is the width of what comes before the blocks, `elements` the number of weights.
+fn build(
+    options: &Options,
+    sizes: Sizes,
+    widest: usize,
+    elements: usize,
+    mut info: EngineInfo,
+    upload: impl FnOnce(&Uploader<'_>) -> Result<Box<dyn TowerPass>, CudaError>,
+) -> Result<Box<dyn Engine>, CudaError> {
+    let number = Number::of(options.precision)?;
+    check_sizes(&sizes, options.precision)?;
+    let gpu = Gpu::open(&options.libraries, options.card)?;
+    tracing::debug!("card {} is {} ({}.{})", gpu.index, gpu.name, gpu.capability.0, gpu.capability.1);
+    let items_at_once = items_at_once(sizes.positions, options);
+    info.scratch_bytes = Scratch::bytes(&sizes, widest, items_at_once, number.size());
+    // Before anything is taken: what does not fit is said in one sentence, and nothing is lowered to fit.
+    let staging = 2 * items_at_once * info.input_len * 4;
+    let needed = elements * number.size() + info.scratch_bytes + staging;
+    gpu.check_memory(&format!("the {} tower in {}", info.tower, options.precision), needed)?;
+
+    let constants = Constants { number, hidden: sizes.hidden, heads: sizes.heads };
+    let kernels = Kernels::new(&gpu, constants)?;
+    let pass = upload(&Uploader { gpu: &gpu, number })?;
+    let compute = Stream::new(&gpu)?;
+    let scratch = Scratch::new(&gpu, &compute, &sizes, widest, items_at_once, number.size())?;
+    Ok(Box::new(CudaEngine::new(&gpu, kernels, pass, scratch, compute, items_at_once, info)?))
+}
+
+/// What is known before anything is done.
+fn info(tower: Tower, options: &Options) -> EngineInfo {
+    EngineInfo {
+        tower,
+        device: format!("cuda:{}", options.card),
+        precision: options.precision,
+        kernels: String::new(),
+        threads: 1,
+        max_batch_size: options.max_batch_size,
+        input_len: 0,
+        vocab_size: 0,
+        embedding_size: 0,
+        weights_bytes: 0,
+        scratch_bytes: 0,
+        flop_per_item: 0.0,
+    }
+}
+
+/// What the kernels need of a tower. All published models have it.
+fn check_sizes(sizes: &Sizes, precision: Precision) -> Result<(), CudaError> {
+    let head_dim = sizes.hidden / sizes.heads;
+    if head_dim > MOST_HEAD_DIM && precision != Precision::F32 {
+        return Err(CudaError::HeadDim { head_dim, precision });
+    }
+    Ok(())
+}
+
+/// Items of one pass.
+fn items_at_once(positions: usize, options: &Options) -> usize {
+    let fitting = (options.rows_at_once / positions.max(1)).max(1);
+    // A power of two, as the buckets are.
+    let fitting = 1 << fitting.ilog2();
+    fitting.min(options.max_batch_size.max(1))
+}

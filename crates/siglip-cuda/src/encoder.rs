@@ -1,0 +1,323 @@
+//! The blocks that both towers are made of, as sequences of launches.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use siglip::weights;
+
+use crate::error::CudaError;
+use crate::gpu::Gpu;
+use crate::kernels::Kernels;
+use crate::kernels::attention::Attention;
+use crate::kernels::attention_rows::AttentionRows;
+use crate::kernels::layer_norm::LayerNorm;
+use crate::matmul::{Matmul, ResultKind, Shape};
+use crate::memory::{DeviceBuffer, View};
+use crate::plan::Plan;
+use crate::stream::Stream;
+use crate::weights::{Layer, LayerNormWeights, Outputs, Uploader};
+
+/// Rows of products that have one row an item, at least: tensor cores take no fewer, and algorithms that agree are easier
+/// to find. Buffers have room for as many.
+pub(crate) const LEAST_ROWS: usize = 16;
+
+/// A tower's sizes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) positions: usize,
+    pub(crate) hidden: usize,
+    pub(crate) intermediate: usize,
+    pub(crate) heads: usize,
+    pub(crate) epsilon: f32,
+}
+
+impl Sizes {
+    /// Floating-point operations of one block for one item.
+    pub(crate) fn flop_per_block(&self) -> f64 {
+        let (t, h, i) = (self.positions as f64, self.hidden as f64, self.intermediate as f64);
+        2.0 * t * (4.0 * h * h + 2.0 * h * i) + 4.0 * t * t * h
+    }
+}
+
+/// The memory that a pass works in, for a number of items.
+pub(crate) struct Scratch {
+    /// The residual stream, f32, `[items · positions, hidden]`.
+    pub(crate) x: DeviceBuffer,
+    /// `[items · positions, hidden]`.
+    pub(crate) normed: DeviceBuffer,
+    /// The widest rows: patches, queries with keys and values, the MLP's inner layer.
+    pub(crate) wide: DeviceBuffer,
+    /// `[items · positions, hidden]`.
+    pub(crate) attended: DeviceBuffer,
+    /// `[items, hidden]`.
+    pub(crate) query: DeviceBuffer,
+    pub(crate) workspace: DeviceBuffer,
+}
+
+impl Scratch {
+    /// Bytes of each buffer.
+    fn layout(sizes: &Sizes, widest: usize, items: usize, number_size: usize) -> [usize; 5] {
+        let (items_padded, rows) = (items.max(LEAST_ROWS), items * sizes.positions);
+        let rows_padded = items_padded * sizes.positions;
+        let widest = widest.max(3 * sizes.hidden).max(sizes.intermediate);
+        let wide = (rows * widest).max(items_padded * sizes.intermediate);
+        [
+            rows_padded * sizes.hidden * 4,
+            rows_padded * sizes.hidden * number_size,
+            wide * number_size,
+            rows_padded * sizes.hidden * number_size,
+            items_padded * sizes.hidden * number_size,
+        ]
+    }
+
+    /// Bytes of all of it.
+    pub(crate) fn bytes(sizes: &Sizes, widest: usize, items: usize, number_size: usize) -> usize {
+        Self::layout(sizes, widest, items, number_size).iter().sum::<usize>() + crate::matmul::WORKSPACE_BYTES
+    }
+
+    /// Zeroed, so that the rows of items that are not there hold numbers. `widest` is the width of what comes before the
+    /// blocks.
+    pub(crate) fn new(
+        gpu: &Arc<Gpu>,
+        stream: &Stream,
+        sizes: &Sizes,
+        widest: usize,
+        items: usize,
+        number_size: usize,
+    ) -> Result<Scratch, CudaError> {
+        let [x, normed, wide, attended, query] = Self::layout(sizes, widest, items, number_size);
+        let new = |bytes| {
+            let buffer = DeviceBuffer::new(gpu, "scratch memory", bytes)?;
+            buffer.zero(stream)?;
+            Ok::<_, CudaError>(buffer)
+        };
+        Ok(Scratch {
+            x: new(x)?,
+            normed: new(normed)?,
+            wide: new(wide)?,
+            attended: new(attended)?,
+            query: new(query)?,
+            workspace: crate::plan::workspace(gpu)?,
+        })
+    }
+}
+
+/// Where launches go: into a stream, or, before there is a plan, into the list of products that one is made for.
+pub(crate) struct Launcher<'a> {
+    pub(crate) gpu: &'a Gpu,
+    pub(crate) kernels: &'a Kernels,
+    pub(crate) stream: &'a Stream,
+    pub(crate) scratch: &'a Scratch,
+    pub(crate) mode: Mode<'a>,
+}
+
+/// What a [`Launcher`] does.
+pub(crate) enum Mode<'a> {
+    /// Notes which products there are.
+    List(&'a RefCell<Vec<(Shape, usize)>>),
+    /// Launches.
+    Run(&'a Plan),
+}
+
+/// Rows of a matrix: where they begin and how far apart they are, in values.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) view: View<'a>,
+    pub(crate) stride: usize,
+}
+
+impl<'a> Launcher<'a> {
+    /// `out[rows] = input[rows] · layer`, as `result` says.
+    pub(crate) fn product(
+        &self,
+        layer: Outputs<'_>,
+        result: ResultKind,
+        rows: usize,
+        input: Rows<'_>,
+        out: Rows<'_>,
+    ) -> Result<(), CudaError> {
+        let shape = Shape {
+            number: self.kernels.constants.number,
+            inputs: layer.inputs,
+            outputs: layer.outputs,
+            input_stride: input.stride,
+            out_stride: out.stride,
+            result,
+        };
+        match self.mode {
+            Mode::List(products) => {
+                products.borrow_mut().push((shape, rows));
+                Ok(())
+            }
+            Mode::Run(plan) => Matmul::new(self.gpu, shape, rows)?.run(
+                &layer.operands(input.view, out.view),
+                plan.get(&shape, rows)?,
+                &self.scratch.workspace,
+                self.stream,
+            ),
+        }
+    }
+
+    /// A kernel of our own.
+    pub(crate) fn kernel(
+        &self,
+        launch: impl FnOnce(&Kernels, &Stream) -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        match self.mode {
+            Mode::List(_) => Ok(()),
+            Mode::Run(_) => launch(self.kernels, self.stream),
+        }
+    }
+
+    /// Norms f32 rows into the scratch memory's `normed`, one after the other.
+    pub(crate) fn layer_norm(
+        &self,
+        norm: &LayerNormWeights,
+        epsilon: f32,
+        rows: usize,
+        x: Rows<'_>,
+    ) -> Result<(), CudaError> {
+        self.kernel(|kernels, stream| {
+            LayerNorm {
+                x: x.view,
+                stride: x.stride,
+                weight: norm.weight.view(),
+                bias: norm.bias.view(),
+                out: self.scratch.normed.view(),
+                rows,
+                epsilon,
+            }
+            .launch(kernels, stream)
+        })
+    }
+
+    /// Rows of the scratch memory, as far apart as they are wide.
+    pub(crate) fn rows(buffer: &DeviceBuffer, width: usize) -> Rows<'_> {
+        Rows { view: buffer.view(), stride: width }
+    }
+}
+
+/// One block's weights.
+struct Block {
+    layer_norm1: LayerNormWeights,
+    /// Queries, keys and values.
+    qkv: Layer,
+    out: Layer,
+    layer_norm2: LayerNormWeights,
+    fc1: Layer,
+    fc2: Layer,
+}
+
+/// The blocks of a tower.
+pub(crate) struct Encoder {
+    pub(crate) sizes: Sizes,
+    blocks: Vec<Block>,
+}
+
+impl Encoder {
+    pub(crate) fn new(
+        uploader: &Uploader<'_>,
+        sizes: Sizes,
+        blocks: &[weights::Block],
+    ) -> Result<Encoder, CudaError> {
+        let block = |block: &weights::Block| {
+            Ok(Block {
+                layer_norm1: uploader.norm(&block.layer_norm1)?,
+                qkv: uploader.layer(&[&block.q, &block.k, &block.v], ResultKind::Bias)?,
+                out: uploader.layer(&[&block.out], ResultKind::Add)?,
+                layer_norm2: uploader.norm(&block.layer_norm2)?,
+                fc1: uploader.layer(&[&block.fc1], ResultKind::Gelu)?,
+                fc2: uploader.layer(&[&block.fc2], ResultKind::Add)?,
+            })
+        };
+        Ok(Encoder { sizes, blocks: blocks.iter().map(block).collect::<Result<_, CudaError>>()? })
+    }
+
+    /// Bytes of weights on the card.
+    pub(crate) fn bytes(&self) -> usize {
+        let layers = |block: &Block| {
+            let layers = [&block.qkv, &block.out, &block.fc1, &block.fc2].map(Layer::bytes);
+            let norms = [&block.layer_norm1, &block.layer_norm2].map(LayerNormWeights::bytes);
+            layers.iter().chain(&norms).sum::<usize>()
+        };
+        self.blocks.iter().map(layers).sum()
+    }
+
+    /// All blocks for all positions of the residual stream.
+    pub(crate) fn run(&self, to: &Launcher<'_>, items: usize) -> Result<(), CudaError> {
+        self.blocks.iter().try_for_each(|block| self.block(to, block, items))
+    }
+
+    /// All blocks, the last one for the last position of each item only: nothing else of it is asked for. Of other
+    /// positions it needs keys and values.
+    pub(crate) fn run_to_last_position(&self, to: &Launcher<'_>, items: usize) -> Result<(), CudaError> {
+        let Some((last, others)) = self.blocks.split_last() else { return Ok(()) };
+        others.iter().try_for_each(|block| self.block(to, block, items))?;
+        self.last_position(to, last, items)
+    }
+
+    /// The rows of the last position of each item in the residual stream.
+    pub(crate) fn last_rows<'a>(&self, to: &Launcher<'a>) -> Rows<'a> {
+        let Sizes { positions, hidden, .. } = self.sizes;
+        Rows { view: to.scratch.x.view().skip((positions - 1) * hidden * 4), stride: positions * hidden }
+    }
+
+    fn block(&self, to: &Launcher<'_>, block: &Block, items: usize) -> Result<(), CudaError> {
+        let Sizes { positions, hidden, epsilon, .. } = self.sizes;
+        let Scratch { x, normed, wide, attended, .. } = to.scratch;
+        let rows = items * positions;
+        let (x, normed) = (Launcher::rows(x, hidden), Launcher::rows(normed, hidden));
+
+        to.layer_norm(&block.layer_norm1, epsilon, rows, x)?;
+        to.product(block.qkv.all(), ResultKind::Bias, rows, normed, Launcher::rows(wide, 3 * hidden))?;
+        to.kernel(|kernels, stream| {
+            Attention { qkv: wide.view(), out: attended.view(), items, positions }.launch(kernels, stream)
+        })?;
+        to.product(block.out.all(), ResultKind::Add, rows, Launcher::rows(attended, hidden), x)?;
+        self.mlp(to, block, rows, x)
+    }
+
+    /// `x += mlp(norm(x))`.
+    fn mlp(&self, to: &Launcher<'_>, block: &Block, rows: usize, x: Rows<'_>) -> Result<(), CudaError> {
+        let Sizes { hidden, intermediate, epsilon, .. } = self.sizes;
+        let inner = Launcher::rows(&to.scratch.wide, intermediate);
+        to.layer_norm(&block.layer_norm2, epsilon, rows, x)?;
+        let normed = Launcher::rows(&to.scratch.normed, hidden);
+        to.product(block.fc1.all(), ResultKind::Gelu, rows, normed, inner)?;
+        to.product(block.fc2.all(), ResultKind::Add, rows, inner, x)
+    }
+
+    fn last_position(&self, to: &Launcher<'_>, block: &Block, items: usize) -> Result<(), CudaError> {
+        let Sizes { positions, hidden, epsilon, .. } = self.sizes;
+        let Scratch { x, normed, wide, attended, query, .. } = to.scratch;
+        let size = to.kernels.constants.number.size();
+        let (rows, last_rows) = (items * positions, items.max(LEAST_ROWS));
+        let last = self.last_rows(to);
+
+        to.layer_norm(&block.layer_norm1, epsilon, rows, Launcher::rows(x, hidden))?;
+        let kv = block.qkv.part(hidden, 2 * hidden);
+        let normed_rows = Launcher::rows(normed, hidden);
+        to.product(kv, ResultKind::Bias, rows, normed_rows, Launcher::rows(wide, 2 * hidden))?;
+        let last_normed =
+            Rows { view: normed.view().skip((positions - 1) * hidden * size), stride: positions * hidden };
+        let q = block.qkv.part(0, hidden);
+        to.product(q, ResultKind::Bias, last_rows, last_normed, Launcher::rows(query, hidden))?;
+        to.kernel(|kernels, stream| {
+            AttentionRows {
+                q: query.view(),
+                q_item: hidden,
+                q_row: 0,
+                k: wide.view(),
+                v: wide.view().skip(hidden * size),
+                kv_row: 2 * hidden,
+                out: attended.view(),
+                items,
+                queries: 1,
+                keys: positions,
+            }
+            .launch(kernels, stream)
+        })?;
+        to.product(block.out.all(), ResultKind::Add, last_rows, Launcher::rows(attended, hidden), last)?;
+        self.mlp(to, block, last_rows, last)
+    }
+}

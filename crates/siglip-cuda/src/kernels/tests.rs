@@ -1,0 +1,308 @@
+//! Every kernel's source, run on the emulator, beside its host twin, and the twins beside plain loops in f64.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::emulator::Emulator;
+use crate::kernels::attention::Attention;
+use crate::kernels::attention_rows::AttentionRows;
+use crate::kernels::embedding::{PatchShape, Patches, TokenEmbedding};
+use crate::kernels::layer_norm::LayerNorm;
+use crate::memory::DeviceBuffer;
+
+/// Hidden size, heads and format: odd heads that no vector fits, so400m's that need padding, heads of 22 values (pairs, but
+/// no vectors), and the widest there are.
+const SIZES: [(usize, usize, Number); 8] = [
+    (35, 5, Number::Bf16),
+    (35, 5, Number::F16),
+    (35, 5, Number::F32),
+    (144, 2, Number::Bf16),
+    (144, 2, Number::F16),
+    (144, 2, Number::F32),
+    (66, 3, Number::Bf16),
+    (128, 1, Number::Bf16),
+];
+
+#[test]
+fn layer_norm_is_its_twin_and_the_twin_is_a_layer_norm() {
+    for_each_size(|bench| {
+        let hidden = bench.kernels.constants.hidden;
+        for (rows, stride) in [(1, hidden), (5, hidden), (7, 3 * hidden)] {
+            let x = values(1, rows * stride, 3.0);
+            let (weight, bias) = (values(2, hidden, 1.0), values(3, hidden, 1.0));
+            let got = bench.run(rows * hidden, bench.number(), |bench, out| {
+                LayerNorm {
+                    x: bench.upload(Number::F32, &x[..(rows - 1) * stride + hidden]).view(),
+                    stride,
+                    weight: bench.upload(Number::F32, &weight).view(),
+                    bias: bench.upload(Number::F32, &bias).view(),
+                    out,
+                    rows,
+                    epsilon: 1e-6,
+                }
+                .launch(&bench.kernels, &bench.stream)
+            });
+            for (got, x) in got.chunks(hidden).zip(x.chunks(stride)) {
+                let x = &x[..hidden];
+                let twin = layer_norm::twin::layer_norm(x, &weight, &bias, 1e-6, bench.number());
+                assert_eq!(got, twin, "{:?}", bench.kernels.constants);
+                bench.close(&twin, &exact::layer_norm(x, &weight, &bias, 1e-6));
+            }
+        }
+    });
+}
+
+#[test]
+fn tokens_are_looked_up() {
+    for_each_size(|bench| {
+        let hidden = bench.kernels.constants.hidden;
+        let (vocabulary, positions_len, rows) = (11, 3, 9);
+        let tokens: Vec<f32> =
+            values(4, vocabulary * hidden, 1.0).iter().map(|value| bench.number().round(*value)).collect();
+        let positions = values(5, positions_len * hidden, 1.0);
+        let ids: Vec<u32> = (0..rows as u32).map(|i| i * 7 % vocabulary as u32).collect();
+        let id_bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let got = bench.run(rows * hidden, Number::F32, |bench, x| {
+            TokenEmbedding {
+                ids: bench.upload_bytes(&id_bytes).view(),
+                tokens: bench.upload(bench.number(), &tokens).view(),
+                positions: bench.upload(Number::F32, &positions).view(),
+                x,
+                rows,
+                vocabulary,
+                positions_len,
+            }
+            .launch(&bench.kernels, &bench.stream)
+        });
+        assert_eq!(got, embedding::twin::token_embedding(&ids, &tokens, &positions, hidden));
+    });
+}
+
+#[test]
+fn images_are_cut_into_patches() {
+    for_each_size(|bench| {
+        let hidden = bench.kernels.constants.hidden;
+        for (channels, side, patch) in [(3, 29, 7), (1, 8, 4), (3, 14, 14)] {
+            let shape = PatchShape { channels, side, patch };
+            let (items, positions) = (2, shape.grid() * shape.grid());
+            let pixels = values(6, items * channels * side * side, 1.0);
+            let position = values(7, positions * hidden, 1.0);
+            let x = bench.output(items * positions * hidden, Number::F32);
+            let got = bench.run(items * positions * shape.stride(), bench.number(), |bench, patches| {
+                Patches {
+                    pixels: bench.upload(Number::F32, &pixels).view(),
+                    positions: bench.upload(Number::F32, &position).view(),
+                    patches,
+                    x: x.view(),
+                    items,
+                    shape,
+                }
+                .launch(&bench.kernels, &bench.stream)
+            });
+            assert_eq!(got, embedding::twin::patches(&pixels, shape, bench.number()));
+            assert_eq!(bench.download(&x, Number::F32), position.repeat(items));
+        }
+    });
+}
+
+#[test]
+fn attention_is_its_twin_and_the_twin_is_attention() {
+    for_each_size(|bench| {
+        let Constants { hidden, heads, .. } = bench.kernels.constants;
+        let (head_dim, items) = (hidden / heads, 2);
+        for positions in [1, 16, 63, 64, 65, 131] {
+            // Scores far apart in the first tile and the last: the softmax is rescaled on the way.
+            let spread = |i: usize| if i.is_multiple_of(5) { 4.0 } else { 1.0 };
+            let qkv: Vec<f32> = values(8, items * positions * 3 * hidden, 1.0)
+                .iter()
+                .enumerate()
+                .map(|(i, value)| bench.number().round(value * spread(i / (3 * hidden))))
+                .collect();
+            let got = bench.run(items * positions * hidden, bench.number(), |bench, out| {
+                let qkv = bench.upload(bench.number(), &qkv);
+                Attention { qkv: qkv.view(), out, items, positions }.launch(&bench.kernels, &bench.stream)
+            });
+            for (item, qkv) in qkv.chunks(positions * 3 * hidden).enumerate() {
+                for head in 0..heads {
+                    let [q, k, v] = [0, 1, 2].map(|which| {
+                        let start = which * hidden + head * head_dim;
+                        qkv.chunks(3 * hidden)
+                            .flat_map(|row| row[start..start + head_dim].to_vec())
+                            .collect::<Vec<_>>()
+                    });
+                    let got: Vec<f32> = got[item * positions * hidden..(item + 1) * positions * hidden]
+                        .chunks(hidden)
+                        .flat_map(|row| row[head * head_dim..(head + 1) * head_dim].to_vec())
+                        .collect();
+                    let twin = match bench.number() {
+                        Number::F32 => q
+                            .chunks(head_dim)
+                            .flat_map(|q| attention_rows::twin::attention_row(q, &k, &v, Number::F32))
+                            .collect(),
+                        number => attention::twin::attention(&q, &k, &v, head_dim, number),
+                    };
+                    assert_eq!(got, twin, "{:?} {positions}", bench.kernels.constants);
+                    for (q, twin) in q.chunks(head_dim).zip(twin.chunks(head_dim)) {
+                        bench.close(twin, &exact::attention(q, &k, &v));
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn one_query_attends_to_all_keys() {
+    for_each_size(|bench| {
+        let Constants { hidden, heads, .. } = bench.kernels.constants;
+        let (head_dim, items) = (hidden / heads, 3);
+        for keys in [1, 31, 32, 33, 100] {
+            // One query for all items, as the pooling head's, or one each.
+            for q_item in [0, hidden] {
+                let rounded = |seed, len| -> Vec<f32> {
+                    values(seed, len, 2.0).iter().map(|value| bench.number().round(*value)).collect()
+                };
+                let q = rounded(9, hidden + (items - 1) * q_item);
+                let kv = rounded(10, items * keys * 2 * hidden);
+                let got = bench.run(items * hidden, bench.number(), |bench, out| {
+                    let kv = bench.upload(bench.number(), &kv);
+                    AttentionRows {
+                        q: bench.upload(bench.number(), &q).view(),
+                        q_item,
+                        q_row: 0,
+                        k: kv.view(),
+                        v: kv.view().skip(hidden * bench.number().size()),
+                        kv_row: 2 * hidden,
+                        out,
+                        items,
+                        queries: 1,
+                        keys,
+                    }
+                    .launch(&bench.kernels, &bench.stream)
+                });
+                for item in 0..items {
+                    for head in 0..heads {
+                        let part = head * head_dim..(head + 1) * head_dim;
+                        let q = &q[item * q_item..][part.clone()];
+                        let rows =
+                            kv[item * keys * 2 * hidden..(item + 1) * keys * 2 * hidden].chunks(2 * hidden);
+                        let k: Vec<f32> = rows.clone().flat_map(|row| row[part.clone()].to_vec()).collect();
+                        let v: Vec<f32> = rows.flat_map(|row| row[hidden..][part.clone()].to_vec()).collect();
+                        let twin = attention_rows::twin::attention_row(q, &k, &v, bench.number());
+                        assert_eq!(got[item * hidden..][part], twin, "{:?} {keys}", bench.kernels.constants);
+                        bench.close(&twin, &exact::attention(q, &k, &v));
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// The same in f64, as one would write it down.
+mod exact {
+    pub(super) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f64) -> Vec<f64> {
+        let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        let n = x.len() as f64;
+        let mean = x.iter().sum::<f64>() / n;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+        let scale = 1.0 / (variance + epsilon).sqrt();
+        let rows = x.iter().zip(weight).zip(bias);
+        rows.map(|((x, w), b)| (x - mean) * scale * f64::from(*w) + f64::from(*b)).collect()
+    }
+
+    pub(super) fn attention(q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
+        let dot = |key: &[f32]| q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>();
+        let scores: Vec<f64> = k.chunks(q.len()).map(|key| dot(key) / (q.len() as f64).sqrt()).collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        let column = |i| {
+            let products =
+                weights.iter().zip(v.chunks(q.len())).map(|(weight, value)| weight * f64::from(value[i]));
+            products.sum::<f64>() / sum
+        };
+        (0..q.len()).map(column).collect()
+    }
+}
+
+/// An emulated card with kernels of one size.
+struct Bench {
+    gpu: Arc<Gpu>,
+    kernels: Kernels,
+    stream: Stream,
+}
+
+fn for_each_size(test: impl Fn(&Bench)) {
+    let Some(emulator) = Emulator::lock() else { return };
+    let before = emulator.in_use();
+    for (hidden, heads, number) in SIZES {
+        let gpu = Gpu::open(&emulator.libraries(), 0).unwrap();
+        let kernels = Kernels::new(&gpu, Constants { number, hidden, heads }).unwrap();
+        let stream = Stream::new(&gpu).unwrap();
+        test(&Bench { gpu, kernels, stream });
+    }
+    assert_eq!(emulator.in_use(), before, "something was not given back");
+}
+
+impl Bench {
+    fn number(&self) -> Number {
+        self.kernels.constants.number
+    }
+
+    /// An input. It may be dropped after the launch: freeing waits for the card.
+    fn upload(&self, number: Number, values: &[f32]) -> DeviceBuffer {
+        self.upload_bytes(&number.encode(values))
+    }
+
+    fn upload_bytes(&self, bytes: &[u8]) -> DeviceBuffer {
+        DeviceBuffer::with(&self.gpu, "a test", bytes).unwrap()
+    }
+
+    fn output(&self, len: usize, number: Number) -> DeviceBuffer {
+        DeviceBuffer::new(&self.gpu, "a test", len * number.size()).unwrap()
+    }
+
+    fn download(&self, buffer: &DeviceBuffer, number: Number) -> Vec<f32> {
+        let mut bytes = vec![0; buffer.bytes()];
+        buffer.download(0, &mut bytes).unwrap();
+        number.decode(&bytes)
+    }
+
+    /// What `launch` writes into a buffer of `len` values.
+    fn run(
+        &self,
+        len: usize,
+        number: Number,
+        launch: impl FnOnce(&Bench, crate::memory::View<'_>) -> Result<(), CudaError>,
+    ) -> Vec<f32> {
+        let out = self.output(len, number);
+        launch(self, out.view()).unwrap();
+        self.stream.wait().unwrap();
+        self.download(&out, number)
+    }
+
+    /// Within the rounding of the format, beside the size of the values.
+    fn close(&self, got: &[f32], expected: &[f64]) {
+        let tolerance = match self.number() {
+            Number::Bf16 => 1e-2,
+            Number::F16 => 2e-3,
+            Number::F32 => 3e-6,
+        };
+        let scale = expected.iter().fold(0.1_f64, |most, value| most.max(value.abs()));
+        for (got, expected) in got.iter().zip(expected) {
+            assert!((f64::from(*got) - expected).abs() <= tolerance * scale, "{got} {expected} {scale}");
+        }
+    }
+}
+
+/// Values from -`most` to `most` that repeat for no one.
+fn values(seed: u32, len: usize, most: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    (0..len).map(|_| (next() >> 8) as f32 / (1 << 23) as f32 * most - most).collect()
+}

@@ -1,0 +1,46 @@
+//! The CUDA engine: SigLIP's towers on NVIDIA cards, from a program that also runs where there is none.
+//!
+//! Nothing of CUDA is linked. The driver, NVRTC and cuBLASLt are opened when an engine is built, and their absence is a
+//! [`CudaError`] that says how they are usually had. The kernels are CUDA C++ in `kernels/`, compiled by NVRTC for the
+//! card that is there; the matrix products are cuBLASLt's.
+//!
+//! **No part of this crate has run on a card yet.** Its tests compile every kernel for four generations of cards, and
+//! run the very same sources and call sequences on an emulated driver; `docs/cuda.md` lists what that cannot show.
+//!
+//! The parts, from the outside in:
+//!
+//! - [`build`]: opens a card, returns a [`siglip::engine::Engine`]; [`probe`]: what of CUDA is here, for `doctor`.
+//! - `engine`: batches in and out, copies beside computation; `text`, `vision`: the two towers as sequences of launches;
+//!   `encoder`: the blocks they share.
+//! - `matmul`: one cuBLASLt product; `plan`: which algorithm computes it, so that a row's bits never depend on its batch.
+//! - `kernels`: our own kernels, each launch beside the host twin that it is tested against; `compile`: NVRTC.
+//! - `gpu`, `memory`, `stream`: safe owners of what the driver hands out; `ffi`: the three libraries' functions.
+
+pub mod build;
+mod compile;
+#[cfg(test)]
+mod emulator;
+mod encoder;
+mod engine;
+mod error;
+mod ffi;
+mod gpu;
+mod kernels;
+mod matmul;
+mod memory;
+mod number;
+mod peak;
+mod plan;
+pub mod probe;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod text;
+mod vision;
+mod weights;
+
+pub use build::{Options, text_engine, vision_engine};
+pub use error::CudaError;
+pub use ffi::{Libraries, Library, LibraryPath};
+pub use peak::measure_peak;
+pub use probe::{Probe, probe};

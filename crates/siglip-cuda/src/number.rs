@@ -1,0 +1,104 @@
+//! The number format of weights and activations.
+
+use std::ffi::c_int;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use siglip::engine::Precision;
+use siglip::weights::{Dtype, Tensor};
+
+use crate::error::CudaError;
+use crate::ffi::cublaslt::{R_16BF, R_16F, R_32F};
+
+/// A format that operands of matrix products have. Sums, the residual stream and norms are f32 in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Number {
+    Bf16,
+    F16,
+    F32,
+}
+
+impl Number {
+    pub(crate) fn of(precision: Precision) -> Result<Number, CudaError> {
+        match precision {
+            Precision::Bf16 => Ok(Number::Bf16),
+            Precision::F16 => Ok(Number::F16),
+            Precision::F32 => Ok(Number::F32),
+            Precision::Int8 | Precision::Fp8 => Err(CudaError::Precision(precision)),
+        }
+    }
+
+    /// Bytes of one.
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Number::F32 => 4,
+            Number::Bf16 | Number::F16 => 2,
+        }
+    }
+
+    /// What the kernels are compiled with.
+    pub(crate) fn define(self) -> &'static str {
+        match self {
+            Number::Bf16 => "NUMBER_BF16",
+            Number::F16 => "NUMBER_F16",
+            Number::F32 => "NUMBER_F32",
+        }
+    }
+
+    /// The `cudaDataType`.
+    pub(crate) fn data_type(self) -> c_int {
+        match self {
+            Number::Bf16 => R_16BF,
+            Number::F16 => R_16F,
+            Number::F32 => R_32F,
+        }
+    }
+
+    /// The bytes of values in this format, each rounded to the nearest.
+    pub(crate) fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Number::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Number::Bf16 => {
+                let mut rounded = vec![bf16::ZERO; values.len()];
+                rounded.convert_from_f32_slice(values);
+                rounded.iter().flat_map(|value| value.to_le_bytes()).collect()
+            }
+            Number::F16 => {
+                let mut rounded = vec![f16::ZERO; values.len()];
+                rounded.convert_from_f32_slice(values);
+                rounded.iter().flat_map(|value| value.to_le_bytes()).collect()
+            }
+        }
+    }
+
+    /// A tensor's elements in this format.
+    pub(crate) fn encode_tensor(self, tensor: &Tensor) -> Vec<u8> {
+        match (self, tensor.dtype()) {
+            (Number::Bf16, Dtype::BF16) | (Number::F16, Dtype::F16) | (Number::F32, Dtype::F32) => {
+                tensor.bytes().to_vec()
+            }
+            _ => self.encode(&tensor.to_f32()),
+        }
+    }
+
+    /// The value nearest to `value` that the format has.
+    #[cfg(test)]
+    pub(crate) fn round(self, value: f32) -> f32 {
+        match self {
+            Number::Bf16 => bf16::from_f32(value).to_f32(),
+            Number::F16 => f16::from_f32(value).to_f32(),
+            Number::F32 => value,
+        }
+    }
+
+    /// The values of bytes in this format.
+    #[cfg(test)]
+    pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        let pairs = || bytes.as_chunks::<2>().0.iter();
+        match self {
+            Number::Bf16 => pairs().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
+            Number::F16 => pairs().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+            Number::F32 => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Weights on the card, in their final format.
+
+use std::sync::Arc;
+
+use siglip::weights::{Linear, Norm, Tensor};
+
+use crate::error::CudaError;
+use crate::gpu::Gpu;
+use crate::matmul::{Operands, ResultKind};
+use crate::memory::{DeviceBuffer, View};
+use crate::number::Number;
+
+/// Puts tensors onto a card.
+pub(crate) struct Uploader<'a> {
+    pub(crate) gpu: &'a Arc<Gpu>,
+    pub(crate) number: Number,
+}
+
+impl Uploader<'_> {
+    /// A tensor in the operands' format.
+    pub(crate) fn tensor(&self, tensor: &Tensor) -> Result<DeviceBuffer, CudaError> {
+        self.encoded(&self.number.encode_tensor(tensor), [tensor])
+    }
+
+    /// A tensor in f32.
+    pub(crate) fn wide(&self, tensor: &Tensor) -> Result<DeviceBuffer, CudaError> {
+        self.encoded(&Number::F32.encode_tensor(tensor), [tensor])
+    }
+
+    pub(crate) fn norm(&self, norm: &Norm) -> Result<LayerNormWeights, CudaError> {
+        Ok(LayerNormWeights { weight: self.wide(&norm.weight)?, bias: self.wide(&norm.bias)? })
+    }
+
+    /// Layers of the same input as one, outputs after outputs. `result` is what its product's result will be.
+    pub(crate) fn layer(&self, parts: &[&Linear], result: ResultKind) -> Result<Layer, CudaError> {
+        self.layer_with_rows_of(parts, result, None)
+    }
+
+    /// The same with rows of the weight padded with zeroes to `inputs` values.
+    pub(crate) fn padded_layer(
+        &self,
+        part: &Linear,
+        result: ResultKind,
+        inputs: usize,
+    ) -> Result<Layer, CudaError> {
+        self.layer_with_rows_of(&[part], result, Some(inputs))
+    }
+
+    fn layer_with_rows_of(
+        &self,
+        parts: &[&Linear],
+        result: ResultKind,
+        padded_inputs: Option<usize>,
+    ) -> Result<Layer, CudaError> {
+        let bias_number = match result {
+            ResultKind::Bias | ResultKind::Gelu => self.number,
+            ResultKind::Wide | ResultKind::Add => Number::F32,
+        };
+        let outputs: usize = parts.iter().map(|part| part.bias.len()).sum();
+        let mut inputs = parts.iter().map(|part| part.weight.len()).sum::<usize>() / outputs.max(1);
+        let mut weight: Vec<u8> =
+            parts.iter().flat_map(|part| self.number.encode_tensor(&part.weight)).collect();
+        if let Some(padded) = padded_inputs.filter(|padded| *padded != inputs) {
+            let (from, to) = (inputs * self.number.size(), padded * self.number.size());
+            let mut wider = vec![0; outputs * to];
+            for (to, from) in wider.chunks_mut(to).zip(weight.chunks(from)) {
+                to[..from.len()].copy_from_slice(from);
+            }
+            (weight, inputs) = (wider, padded);
+        }
+        let bias: Vec<u8> = parts.iter().flat_map(|part| bias_number.encode_tensor(&part.bias)).collect();
+        Ok(Layer {
+            number: self.number,
+            bias_number,
+            inputs,
+            outputs,
+            weight: self.encoded(&weight, parts.iter().map(|part| &part.weight))?,
+            bias: self.encoded(&bias, parts.iter().map(|part| &part.bias))?,
+        })
+    }
+
+    fn encoded<'t>(
+        &self,
+        bytes: &[u8],
+        of: impl IntoIterator<Item = &'t Tensor>,
+    ) -> Result<DeviceBuffer, CudaError> {
+        let buffer = DeviceBuffer::with(self.gpu, "a tensor of the weights", bytes)?;
+        // The card has it now: one copy in memory is enough.
+        of.into_iter().for_each(Tensor::release);
+        Ok(buffer)
+    }
+}
+
+/// A layer norm's scale and shift, in f32.
+pub(crate) struct LayerNormWeights {
+    pub(crate) weight: DeviceBuffer,
+    pub(crate) bias: DeviceBuffer,
+}
+
+impl LayerNormWeights {
+    pub(crate) fn bytes(&self) -> usize {
+        self.weight.bytes() + self.bias.bytes()
+    }
+}
+
+/// A linear layer's weight and bias.
+pub(crate) struct Layer {
+    number: Number,
+    bias_number: Number,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    /// `[outputs, inputs]`.
+    weight: DeviceBuffer,
+    /// `[outputs]`, in the format of the result.
+    bias: DeviceBuffer,
+}
+
+impl Layer {
+    pub(crate) fn bytes(&self) -> usize {
+        self.weight.bytes() + self.bias.bytes()
+    }
+
+    /// All of its outputs.
+    pub(crate) fn all(&self) -> Outputs<'_> {
+        self.part(0, self.outputs)
+    }
+
+    /// Some of its outputs.
+    pub(crate) fn part(&self, start: usize, outputs: usize) -> Outputs<'_> {
+        Outputs {
+            inputs: self.inputs,
+            outputs,
+            weight: self.weight.view().skip(start * self.inputs * self.number.size()),
+            bias: self.bias.view().skip(start * self.bias_number.size()),
+        }
+    }
+}
+
+/// Some outputs of a layer.
+#[derive(Clone, Copy)]
+pub(crate) struct Outputs<'a> {
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    weight: View<'a>,
+    bias: View<'a>,
+}
+
+impl<'a> Outputs<'a> {
+    pub(crate) fn operands(self, input: View<'a>, out: View<'a>) -> Operands<'a> {
+        Operands { input, weight: self.weight, bias: self.bias, out }
+    }
+}
