@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use siglip::engine::Precision;
-use siglip_cpu::{Isa, Options, auto_precision, measure_peak};
+use siglip_cpu::{BuildError, Experience, Isa, Options, auto_precision, check, measure_peak};
 
 use crate::args::DoctorArgs;
 use crate::failure::Failure;
@@ -36,14 +36,18 @@ struct Report {
 struct Kernels {
     isa: &'static str,
     available: bool,
+    /// Where the kernels have been run by those who wrote them: `processor`, `emulator` or `nowhere`.
+    run_on: &'static str,
     peaks: Vec<Peak>,
 }
 
 #[derive(Debug, Serialize)]
 struct Peak {
     precision: String,
-    /// The measured rate of the matrix instruction on all threads.
-    gflops: f64,
+    /// What is wrong with the kernels on this machine; they are not used then.
+    differs: Option<String>,
+    /// The measured rate of the matrix instruction on all threads, of kernels that are right.
+    gflops: Option<f64>,
 }
 
 /// Runs the command.
@@ -59,14 +63,28 @@ fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
     for isa in Isa::ALL {
         let mut peaks = Vec::new();
         for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
-            if isa.is_available() && isa.supports(precision) {
-                let options =
-                    Options { precision, isa, pool: Arc::clone(&pool), max_batch_size: 1, profile: None };
-                let gflops = measure_peak(&options, Duration::from_millis(300))?;
-                peaks.push(Peak { precision: precision.to_string(), gflops });
+            if !isa.is_available() || !isa.supports(precision) {
+                continue;
             }
+            let differs = match check(isa, precision) {
+                Ok(()) => None,
+                Err(BuildError::Check { difference, .. }) => Some(difference.to_string()),
+                Err(error) => return Err(error.into()),
+            };
+            let options =
+                Options { precision, isa, pool: Arc::clone(&pool), max_batch_size: 1, profile: None };
+            let gflops = match differs {
+                None => Some(measure_peak(&options, Duration::from_millis(300))?),
+                Some(_) => None,
+            };
+            peaks.push(Peak { precision: precision.to_string(), differs, gflops });
         }
-        kernels.push(Kernels { isa: isa.name(), available: isa.is_available(), peaks });
+        let run_on = match isa.experience() {
+            Experience::Processor => "processor",
+            Experience::Emulator => "emulator",
+            Experience::None => "nowhere",
+        };
+        kernels.push(Kernels { isa: isa.name(), available: isa.is_available(), run_on, peaks });
     }
     let auto = auto_precision();
     Ok(Report {
@@ -78,7 +96,7 @@ fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
         memory_available_mb: megabytes("/proc/meminfo", "MemAvailable"),
         auto_precision: auto.to_string(),
         auto_reason: match auto {
-            Precision::Bf16 => "the processor multiplies bf16 (AVX-512 BF16), at twice the rate of f32",
+            Precision::Bf16 => "the processor multiplies bf16, at twice the rate of f32 or more",
             _ => "the processor has no bf16 arithmetic that there are kernels for",
         },
         kernels,
@@ -91,7 +109,7 @@ impl Report {
         let mut text = format!(
             "siglip {} on {}\nprocessor  {}\nthreads    {} (affinity mask and CPU quota counted in)\n\
              memory     {:.0} MB, {:.0} MB available\nprecision  auto is {}: {}\nGPU        {}\n\n\
-             kernels       available  measured peak\n",
+             kernels       on this machine  measured peak\n",
             self.version,
             self.architecture,
             self.processor,
@@ -103,15 +121,30 @@ impl Report {
             self.gpu.summary(),
         );
         for kernels in &self.kernels {
-            let peaks: Vec<String> = kernels
-                .peaks
-                .iter()
-                .map(|peak| format!("{} {:.0} GFLOP/s", peak.precision, peak.gflops))
-                .collect();
-            let available = if kernels.available { "yes" } else { "no" };
-            text += &format!("{:<13} {:<10} {}\n", kernels.isa, available, peaks.join(", "));
+            text += &kernels.row();
         }
         text += &self.gpu.table();
         text.trim_end().to_owned()
+    }
+}
+
+impl Kernels {
+    fn row(&self) -> String {
+        let state = match (self.available, self.peaks.iter().any(|peak| peak.differs.is_some())) {
+            (false, _) => "not here",
+            (true, false) => "checked",
+            (true, true) => "differs",
+        };
+        let peak = |peak: &Peak| match (&peak.differs, peak.gflops) {
+            (Some(differs), _) => format!("{} is not used: {differs}", peak.precision),
+            (None, gflops) => format!("{} {:.0} GFLOP/s", peak.precision, gflops.unwrap_or_default()),
+        };
+        let mut notes: Vec<String> = self.peaks.iter().map(peak).collect();
+        notes.extend(match self.run_on {
+            "processor" => None,
+            "emulator" => Some("where this was developed, run in an emulator only".to_owned()),
+            _ => Some("never run where this was developed".to_owned()),
+        });
+        format!("{:<13} {:<16} {}", self.isa, state, notes.join(", ")).trim_end().to_owned() + "\n"
     }
 }

@@ -1,8 +1,8 @@
 //! Each kernel at the shapes of so400m, on one thread, on every path of this machine.
 //!
-//! `cargo bench -p siglip-cpu`, with a filter if wanted: `cargo bench -p siglip-cpu -- 'linear.*bf16'`. A line's "item"
-//! is a floating-point operation, so Gitem/s reads GFLOP/s; it stands beside the path's measured peak. Layer norm and
-//! packing are given in bytes read, beside the rate of copying memory.
+//! `cargo bench -p siglip-cpu --profile fast`, with a filter if wanted: `-- 'linear.*bf16'`. A line's "item" is a
+//! floating-point operation, so Gitem/s reads GFLOP/s; it stands beside the path's measured peak. Layer norm and packing
+//! are given in bytes read, beside the rate of copying memory.
 
 use std::fmt;
 use std::hint::black_box;

@@ -199,11 +199,16 @@ fn on_path<T: Task>(isa: Isa, precision: Precision, task: T) -> Result<T::Output
         dot::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd},
         path::Bf16,
         simd::{Avx2, Avx512},
+        tiles::{Amx, Tiled},
     };
     if !isa.is_available() || !isa.supports(precision) {
         return Err(BuildError::Isa { isa, precision });
     }
     Ok(match (isa, precision) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Amx, Precision::Bf16) => task.run::<Bf16<Tiled<Amx<false>, Vdpbf16ps>>>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Amx, Precision::Int8) => task.run::<Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>>(),
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512Bf16, Precision::Bf16) => task.run::<Bf16<Vdpbf16ps>>(),
         #[cfg(target_arch = "x86_64")]

@@ -3,7 +3,7 @@
 //!
 //! Tests cover far more, but only on the machines that they run on. This one guards against the others: a processor, a
 //! hypervisor or a compiler that does not do what the kernels were written for must not lead to wrong embeddings. It
-//! takes well under a millisecond and runs once in a process for each instruction set and precision that is wanted.
+//! takes about a millisecond and runs once in a process for each instruction set and precision that is wanted.
 
 use crate::attention::{Attention, Scratch};
 use crate::gemm::{Epilogue, Product};

@@ -167,7 +167,7 @@ unsafe fn step<P: Path, const MR: usize, const NV: usize>(
 
 /// The sums as numbers.
 #[inline(always)]
-unsafe fn values<P: Path, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn values<P: Path, const MR: usize, const NV: usize>(
     product: &Product<P>,
     row: usize,
     sums: [[P::Sum; NV]; MR],
@@ -193,8 +193,9 @@ unsafe fn values<P: Path, const MR: usize, const NV: usize>(
     }
 }
 
+/// The epilogue of `MR` rows from `row` on.
 #[inline(always)]
-unsafe fn finish<P: Path, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn finish<P: Path, const MR: usize, const NV: usize>(
     epilogue: &Epilogue<P>,
     row: usize,
     sums: [[Vector<P>; NV]; MR],
@@ -261,7 +262,7 @@ unsafe fn optional<S: Simd>(p: *const f32, offset: usize) -> S::V {
 }
 
 /// Walks over memory that will be needed soon, a cache line at a time.
-struct Prefetch {
+pub(crate) struct Prefetch {
     next: *const u8,
     end: *const u8,
 }
@@ -270,13 +271,13 @@ const CACHE_LINE: usize = 64;
 
 impl Prefetch {
     #[inline(always)]
-    fn new(start: *const u8, bytes: usize) -> Self {
+    pub(crate) fn new(start: *const u8, bytes: usize) -> Self {
         Prefetch { next: start, end: start.wrapping_add(bytes) }
     }
 
     /// Asks for the next line, if one is left.
     #[inline(always)]
-    fn line(&mut self) {
+    pub(crate) fn line(&mut self) {
         if self.next < self.end {
             prefetch(self.next);
             self.next = self.next.wrapping_add(CACHE_LINE);

@@ -8,6 +8,8 @@ use siglip::engine::Precision;
 /// An instruction set with kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
+    /// AMX with bf16 and 8-bit products, beside AVX-512 BF16 and VNNI (Sapphire Rapids and later).
+    Amx,
     /// AVX-512 with the BF16 and VNNI extensions (Zen 4, Cooper Lake, Sapphire Rapids and later).
     Avx512Bf16,
     /// AVX-512 with the VNNI extension (Cascade Lake, Ice Lake and later).
@@ -30,7 +32,8 @@ pub enum Isa {
 
 impl Isa {
     /// All sets, the fastest first.
-    pub const ALL: [Isa; 9] = [
+    pub const ALL: [Isa; 10] = [
+        Isa::Amx,
         Isa::Avx512Bf16,
         Isa::Avx512Vnni,
         Isa::Avx512,
@@ -45,6 +48,8 @@ impl Isa {
     /// Whether this machine has the instructions.
     pub fn is_available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512Bf16.is_available() && crate::tiles::is_available(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => Isa::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(target_arch = "x86_64")]
@@ -88,7 +93,7 @@ impl Isa {
 
     /// Whether the set multiplies bf16 values as they are.
     pub fn multiplies_bf16(self) -> bool {
-        matches!(self, Isa::Avx512Bf16 | Isa::NeonBf16)
+        matches!(self, Isa::Amx | Isa::Avx512Bf16 | Isa::NeonBf16)
     }
 
     /// Where the set's kernels have been run so far. All of them are checked on every machine before they are used.
@@ -98,7 +103,7 @@ impl Isa {
                 Experience::Processor
             }
             Isa::NeonBf16 | Isa::NeonDotprod | Isa::Neon => Experience::Emulator,
-            Isa::AvxVnni => Experience::None,
+            Isa::Amx | Isa::AvxVnni => Experience::None,
         }
     }
 
@@ -110,6 +115,7 @@ impl Isa {
     /// The set's name, as `--isa` takes it.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Amx => "amx",
             Isa::Avx512Bf16 => "avx512-bf16",
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Avx512 => "avx512",

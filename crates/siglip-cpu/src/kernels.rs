@@ -29,17 +29,32 @@ pub(crate) trait Kernels: Path {
     unsafe fn attend(attention: &Attention<Self>);
     /// [`peak::steps`].
     unsafe fn peak_steps(rounds: usize) -> f32;
+    /// Operations of one round of `peak_steps`.
+    const PEAK_FLOP: usize;
 }
 
 macro_rules! kernels {
     ($path:ty $(, $features:literal)?) => {
+        kernels!(@ $path, ($($features)?), gemm::multiply, peak::steps::<$path>, peak::flop::<$path>());
+    };
+    // Layers are multiplied with a tile unit.
+    ($path:ty, $features:literal, $tiles:ty) => {
+        kernels!(
+            @ $path,
+            ($features),
+            tiles::multiply::<$path, $tiles>,
+            tiles::peak_steps::<$path, $tiles>,
+            tiles::peak_flop::<$path>()
+        );
+    };
+    (@ $path:ty, ($($features:literal)?), $multiply:expr, $peak_steps:expr, $peak_flop:expr) => {
         // Within the methods the features are enabled, so what is `inline(always)` below compiles to the wide set.
         impl Kernels for $path {
             unsafe fn multiply(product: &Product<Self>) {
                 $(#[target_feature(enable = $features)])?
                 unsafe fn enabled(product: &Product<$path>) {
                     // SAFETY: the caller's contract.
-                    unsafe { gemm::multiply(product) }
+                    unsafe { $multiply(product) }
                 }
                 // SAFETY: the caller's contract.
                 unsafe { enabled(product) }
@@ -75,11 +90,12 @@ macro_rules! kernels {
                 $(#[target_feature(enable = $features)])?
                 unsafe fn enabled(rounds: usize) -> f32 {
                     // SAFETY: the caller's contract.
-                    unsafe { peak::steps::<$path>(rounds) }
+                    unsafe { $peak_steps(rounds) }
                 }
                 // SAFETY: the caller's contract.
                 unsafe { enabled(rounds) }
             }
+            const PEAK_FLOP: usize = $peak_flop;
         }
     };
 }
@@ -96,6 +112,7 @@ mod x86_64 {
     use crate::dot::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
     use crate::path::Bf16;
     use crate::simd::{Avx2, Avx512};
+    use crate::tiles::{self, Amx, Tiled};
 
     kernels!(F32<Avx2>, "avx2,fma");
     kernels!(Widened<Avx2>, "avx2,fma");
@@ -109,6 +126,28 @@ mod x86_64 {
         Int8<Vpdpbusd, Bf16<Vdpbf16ps>>,
         "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni"
     );
+    kernels!(Bf16<Tiled<Amx<false>, Vdpbf16ps>>, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Amx<false>);
+    kernels!(
+        Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>,
+        "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni",
+        Amx<true>
+    );
+    #[cfg(test)]
+    mod emulated {
+        use super::*;
+        use crate::tiles::Emulated;
+
+        kernels!(
+            Bf16<Tiled<Emulated<false>, Vdpbf16ps>>,
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+            Emulated<false>
+        );
+        kernels!(
+            Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>,
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni",
+            Emulated<true>
+        );
+    }
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -14,6 +14,11 @@ const fn chains<P: Path>() -> usize {
     if P::MAX_VECTORS > 1 { 12 } else { 6 }
 }
 
+/// Operations of one round of [`steps`].
+pub(crate) const fn flop<P: Path>() -> usize {
+    chains::<P>() * 2 * lanes::<P>() * P::STEP
+}
+
 /// `rounds` rounds of independent steps, one for each of the [`chains`]. The result only keeps the work from being
 /// optimised away.
 ///
@@ -37,11 +42,14 @@ unsafe fn steps_of<P: Path, const CHAINS: usize>(rounds: usize) -> f32 {
     unsafe {
         let mut sums = [P::zero_sum(); CHAINS];
         for _ in 0..rounds {
-            // Read anew in every round, as kernels must: else what a step does with its operands alone (the product,
-            // where there is no fused multiply-add; widening) would be done once, before the loop.
-            let a = P::broadcast(std::hint::black_box(ones.as_ptr()).cast());
+            let mut a = P::broadcast(std::hint::black_box(ones.as_ptr()).cast());
             let b = P::load_weights(std::hint::black_box(weights.as_ptr()));
             for sum in &mut sums {
+                if !P::FUSED {
+                    // Read anew, as kernels must for each row: else the part of a step that does not touch the sum
+                    // (the product, where it is an instruction of its own) would be done once for all sums.
+                    a = P::broadcast(std::hint::black_box(ones.as_ptr()).cast());
+                }
                 *sum = P::step(a, b, *sum);
             }
         }
@@ -58,7 +66,7 @@ unsafe fn steps_of<P: Path, const CHAINS: usize>(rounds: usize) -> f32 {
 /// of about `duration` in all.
 pub(crate) fn measure<P: Kernels>(pool: &Pool, duration: Duration) -> f64 {
     const ROUNDS: usize = 40_000;
-    let flop_per_thread = (ROUNDS * chains::<P>() * 2 * lanes::<P>() * P::STEP) as f64;
+    let flop_per_thread = (ROUNDS * P::PEAK_FLOP) as f64;
     let started = Instant::now();
     let mut best = 0.0_f64;
     while started.elapsed() < duration || best == 0.0 {

@@ -30,7 +30,14 @@ macro_rules! for_every_path {
                     $check::<Widened<Avx512>>();
                 }
                 if Isa::Avx512Bf16.is_available() {
-                    $check::<crate::path::Bf16<crate::dot::Vdpbf16ps>>();
+                    use crate::dot::Vdpbf16ps;
+                    use crate::path::Bf16;
+                    use crate::tiles::{Amx, Emulated, Tiled};
+                    $check::<Bf16<Vdpbf16ps>>();
+                    $check::<Bf16<Tiled<Emulated<false>, Vdpbf16ps>>>();
+                    if Isa::Amx.is_available() {
+                        $check::<Bf16<Tiled<Amx<false>, Vdpbf16ps>>>();
+                    }
                 }
             }
             #[cfg(target_arch = "aarch64")]
@@ -62,6 +69,7 @@ macro_rules! for_every_quantized_path {
                 use crate::dot::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
                 use crate::path::Bf16;
                 use crate::simd::{Avx2, Avx512};
+                use crate::tiles::{Amx, Emulated, Tiled};
                 if Isa::Avx2.is_available() {
                     $check::<Int8<Vpmaddwd, F32<Avx2>>>();
                 }
@@ -73,6 +81,10 @@ macro_rules! for_every_quantized_path {
                 }
                 if Isa::Avx512Bf16.is_available() {
                     $check::<Int8<Vpdpbusd, Bf16<Vdpbf16ps>>>();
+                    $check::<Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>>();
+                    if Isa::Amx.is_available() {
+                        $check::<Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>>();
+                    }
                 }
             }
             #[cfg(target_arch = "aarch64")]

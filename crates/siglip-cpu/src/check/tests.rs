@@ -23,7 +23,7 @@ fn every_path_of_this_machine_passes() {
 #[test]
 fn a_broken_kernel_is_named() {
     fn found<P: Kernels>() -> Option<&'static str> {
-        // SAFETY: these paths need no instructions beyond the target's.
+        // SAFETY: the instructions are the target's, or were asked for.
         unsafe { check::<P>() }.err().map(|difference| difference.kernel)
     }
     assert_eq!(found::<Broken<NOTHING>>(), None);
@@ -32,6 +32,14 @@ fn a_broken_kernel_is_named() {
     assert_eq!(found::<Broken<GELU>>(), Some("GELU"));
     assert_eq!(found::<Broken<ATTENTION>>(), Some("attention"));
     assert_eq!(found::<Broken<LAYER_NORM>>(), Some("layer norm"));
+    #[cfg(target_arch = "x86_64")]
+    if Isa::Avx512Bf16.is_available() {
+        use crate::dot::{Vdpbf16ps, Vpdpbusd};
+        use crate::path::Bf16;
+        use crate::tiles::{Emulated, Tiled};
+        assert_eq!(found::<Bf16<Tiled<Emulated<false>, Vdpbf16ps>>>(), None);
+        assert_eq!(found::<Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>>(), None);
+    }
     assert_eq!(found::<Int8<Loops, F32<Portable>>>(), None);
     assert_eq!(found::<Int8<Saturating, F32<Portable>>>(), Some("the matrix product"));
 }
@@ -91,6 +99,7 @@ impl<const WHERE: u8> Kernels for Broken<WHERE> {
     unsafe fn peak_steps(_: usize) -> f32 {
         unreachable!("no check measures")
     }
+    const PEAK_FLOP: usize = 0;
 }
 
 // SAFETY (all methods): the caller's, for the same method of the right path.
@@ -107,6 +116,7 @@ impl<const WHERE: u8> Path for Broken<WHERE> {
 
     const STEP: usize = Right::STEP;
     const MAX_VECTORS: usize = Right::MAX_VECTORS;
+    const FUSED: bool = Right::FUSED;
 
     fn convert(row: &[f32], converted: &mut [f32]) -> ColumnScale {
         Right::convert(row, converted)

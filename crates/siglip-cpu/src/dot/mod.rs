@@ -67,6 +67,8 @@ pub(crate) trait IntegerDot: Copy + 'static {
 
     /// The widest panel, in vectors, whose sums stay in registers.
     const MAX_VECTORS: usize = Self::Simd::MAX_VECTORS;
+    /// Whether `dot` is one instruction.
+    const FUSED: bool = true;
     /// What is taken from every activation before it is multiplied: 0, or 128 where the instruction multiplies signed
     /// bytes only.
     const ZERO: f32 = 0.0;

@@ -13,6 +13,8 @@ impl IntegerDot for Loops {
     type Weights = [i32; 8];
     type Sums = [i32; 8];
 
+    const FUSED: bool = false;
+
     #[inline(always)]
     unsafe fn broadcast(p: *const u8) -> [i32; 8] {
         // SAFETY: the caller vouches for four bytes.

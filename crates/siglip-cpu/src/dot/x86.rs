@@ -151,6 +151,8 @@ impl IntegerDot for Vpmaddwd {
     type Weights = EvenOdd;
     type Sums = __m256i;
 
+    const FUSED: bool = false;
+
     #[inline(always)]
     unsafe fn broadcast(p: *const u8) -> EvenOdd {
         unsafe {

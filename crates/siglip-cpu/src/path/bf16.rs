@@ -22,6 +22,7 @@ impl<D: PairDot> Path for Bf16<D> {
 
     const STEP: usize = 2;
     const MAX_VECTORS: usize = D::Simd::MAX_VECTORS;
+    const FUSED: bool = true;
 
     fn convert(row: &[f32], converted: &mut [u16]) -> ColumnScale {
         convert_floats(row, converted)

@@ -36,6 +36,7 @@ where
 
     const STEP: usize = 4;
     const MAX_VECTORS: usize = D::MAX_VECTORS;
+    const FUSED: bool = D::FUSED;
     const QUANTIZED: bool = true;
 
     fn convert(row: &[f32], converted: &mut [i8]) -> ColumnScale {

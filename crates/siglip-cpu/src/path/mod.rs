@@ -53,6 +53,8 @@ pub(crate) trait Path: Copy + 'static {
     const STEP: usize;
     /// The widest panel, in vectors: as many as leave the accumulators in registers.
     const MAX_VECTORS: usize;
+    /// Whether a step is one instruction.
+    const FUSED: bool;
     /// Whether activations are integers with a scale and an offset for each row, made from `Inner` values by
     /// [`crate::ops::quantize`]. Where they are not, `Activation` and `Inner` are the same format.
     const QUANTIZED: bool = false;

@@ -51,6 +51,7 @@ impl<S: Simd, W: LoadsAsF32> Path for Single<S, W> {
 
     const STEP: usize = 1;
     const MAX_VECTORS: usize = S::MAX_VECTORS;
+    const FUSED: bool = S::FUSED;
 
     fn convert(row: &[f32], converted: &mut [W]) -> ColumnScale {
         convert_floats(row, converted)

@@ -35,6 +35,8 @@ pub(crate) trait Simd: Copy + 'static {
     const LANES: usize;
     /// How many vectors wide a block of 6 rows of sums may be to stay in registers.
     const MAX_VECTORS: usize;
+    /// Whether `mul_add` is one instruction.
+    const FUSED: bool = true;
     /// The vector.
     type V: Copy;
 

@@ -9,28 +9,34 @@ pub(crate) struct Portable;
 
 const N: usize = 8;
 
-// Loops and not `array::from_fn` or `map`: those go through closures that are not always inlined, and a call a lane
-// costs a hundred times the lane.
-#[inline(always)]
-fn map(mut a: [f32; N], f: impl Fn(f32) -> f32) -> [f32; N] {
-    for x in &mut a {
-        *x = f(*x);
-    }
-    a
-}
-
-#[inline(always)]
-fn zip(mut a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
-    for (x, y) in a.iter_mut().zip(b) {
-        *x = f(*x, y);
-    }
-    a
+// Written out by a macro and not with `array::from_fn`, `map` or closures of our own: those are functions that are not
+// inlined in every build, and a call a lane costs a hundred times the lane.
+macro_rules! lanewise {
+    ($a:expr, |$x:ident| $value:expr) => {{
+        let mut lanes = $a;
+        for lane in &mut lanes {
+            let $x = *lane;
+            *lane = $value;
+        }
+        lanes
+    }};
+    ($a:expr, $b:expr, |$x:ident, $y:ident| $value:expr) => {{
+        let (mut lanes, b) = ($a, $b);
+        let mut i = 0;
+        while i < N {
+            let ($x, $y) = (lanes[i], b[i]);
+            lanes[i] = $value;
+            i += 1;
+        }
+        lanes
+    }};
 }
 
 impl Simd for Portable {
     const LANES: usize = N;
     // 6 x 2 sums of half a vector, 2 weights, 1 activation: 15 of 16 registers of SSE2.
     const MAX_VECTORS: usize = 1;
+    const FUSED: bool = false;
     type V = [f32; N];
 
     #[inline(always)]
@@ -75,43 +81,43 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn add(a: [f32; N], b: [f32; N]) -> [f32; N] {
-        zip(a, b, |x, y| x + y)
+        lanewise!(a, b, |x, y| x + y)
     }
     #[inline(always)]
     unsafe fn sub(a: [f32; N], b: [f32; N]) -> [f32; N] {
-        zip(a, b, |x, y| x - y)
+        lanewise!(a, b, |x, y| x - y)
     }
     #[inline(always)]
     unsafe fn mul(a: [f32; N], b: [f32; N]) -> [f32; N] {
-        zip(a, b, |x, y| x * y)
+        lanewise!(a, b, |x, y| x * y)
     }
     #[inline(always)]
     unsafe fn mul_add(a: [f32; N], b: [f32; N], c: [f32; N]) -> [f32; N] {
         // Two roundings on purpose: a fused one would be a library call a lane where the target has no FMA.
-        let products = zip(a, b, |x, y| x * y);
-        zip(products, c, |x, y| x + y)
+        let products = lanewise!(a, b, |x, y| x * y);
+        lanewise!(products, c, |x, y| x + y)
     }
     #[inline(always)]
     unsafe fn max(a: [f32; N], b: [f32; N]) -> [f32; N] {
-        zip(a, b, |x, y| if x > y { x } else { y })
+        lanewise!(a, b, |x, y| if x > y { x } else { y })
     }
     #[inline(always)]
     unsafe fn min(a: [f32; N], b: [f32; N]) -> [f32; N] {
-        zip(a, b, |x, y| if x < y { x } else { y })
+        lanewise!(a, b, |x, y| if x < y { x } else { y })
     }
     #[inline(always)]
     unsafe fn reciprocal(a: [f32; N]) -> [f32; N] {
-        map(a, |x| 1.0 / x)
+        lanewise!(a, |x| 1.0 / x)
     }
     #[inline(always)]
     unsafe fn round(a: [f32; N]) -> [f32; N] {
         // Adding and taking away 1.5 * 2^23 rounds to an integer without a library call, for |x| < 2^22.
         const MAGIC: f32 = 12_582_912.0;
-        map(a, |x| (x + MAGIC) - MAGIC)
+        lanewise!(a, |x| (x + MAGIC) - MAGIC)
     }
     #[inline(always)]
     unsafe fn scale_by_power_of_two(a: [f32; N], n: [f32; N]) -> [f32; N] {
-        zip(a, n, |x, n| x * f32::from_bits((((n as i32) + 127) as u32) << 23))
+        lanewise!(a, n, |x, n| x * f32::from_bits((((n as i32) + 127) as u32) << 23))
     }
     #[inline(always)]
     unsafe fn sum(a: [f32; N]) -> f32 {
