@@ -9,7 +9,7 @@
 //!
 //! The parts, from the outside in:
 //!
-//! - [`build`]: opens a card, returns a [`siglip::engine::Engine`]; [`probe`]: what of CUDA is here, for `doctor`.
+//! - [`build`]: opens a card, returns a [`siglip::engine::Engine`]; [`mod@probe`]: what of CUDA is here, for `doctor`.
 //! - `engine`: batches in and out, copies beside computation; `text`, `vision`: the two towers as sequences of launches;
 //!   `encoder`: the blocks they share.
 //! - `matmul`: one cuBLASLt product; `plan`: which algorithm computes it, so that a row's bits never depend on its batch.
