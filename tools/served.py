@@ -12,15 +12,16 @@ import numpy as np
 class Server:
     """`siglip serve` on a free port."""
 
-    def __init__(self, program, folder, precision):
+    def __init__(self, program, folder, precision, options=()):
         ports = ["--http-port=0", "--grpc-port=0", "--metrics-port=0"]
-        command = [program, "serve", "--model", folder, "--precision", precision, *ports]
+        command = [program, "serve", "--model", folder, "--precision", precision, *ports, *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         log = ""
         for line in self.process.stderr:
             log += line
             if found := re.search(r"HTTP on ([\d.]+:\d+)", line):
                 self.address = found[1]
+                self.grpc_address = re.search(r"gRPC on ([\d.]+:\d+)", line)[1]
                 return
         sys.exit(f"the server did not start: {log}")
 

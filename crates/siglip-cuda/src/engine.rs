@@ -39,7 +39,9 @@ pub(crate) trait TowerPass: Send {
 pub(crate) struct CudaEngine {
     compute: Stream,
     copies: Stream,
+    /// Ascending; the last one holds `items_at_once`.
     buckets: Vec<Bucket>,
+    items_at_once: usize,
     slots: [Slot; 2],
     /// f32, `[max(items_at_once, 16), embedding_size]`.
     output: DeviceBuffer,
@@ -115,8 +117,8 @@ impl CudaEngine {
 
         let mut buckets = Vec::new();
         for (items, products) in bucket_sizes(items_at_once).into_iter().zip(&products) {
-            // The largest is always covered.
-            if !plan.covers(products) {
+            // The largest is always covered: its choices are what the others are held to.
+            if items != items_at_once && !plan.covers(products) {
                 tracing::info!("{} tower: batches of {items} are padded to the next size", info.tower);
                 continue;
             }
@@ -130,6 +132,7 @@ impl CudaEngine {
             copies: Stream::new(gpu)?,
             compute,
             buckets,
+            items_at_once,
             slots,
             output,
             embeddings,
@@ -144,13 +147,12 @@ impl CudaEngine {
         self.gpu.make_current()?;
         let row_bytes = self.info.input_len * 4;
         let embedding_bytes = self.info.embedding_size * 4;
-        let Some(items_at_once) = self.buckets.last().map(|bucket| bucket.items) else { return Ok(()) };
+        let items_at_once = self.items_at_once;
         let mut done = 0;
         for (pass, input) in input.chunks(items_at_once * row_bytes).enumerate() {
             let items = input.len() / row_bytes;
-            let Some(bucket) = self.buckets.iter().find(|bucket| bucket.items >= items) else {
-                return Ok(());
-            };
+            let bucket = self.buckets.iter().find(|bucket| bucket.items >= items);
+            let bucket = bucket.expect("the largest bucket holds the largest pass");
             let (slot, graph) = (&mut self.slots[pass % 2], &bucket.graphs[pass % 2]);
             // The pass before the last one may still be reading this slot.
             slot.computed.wait()?;

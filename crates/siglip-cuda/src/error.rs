@@ -13,7 +13,7 @@ pub enum CudaError {
     Library {
         /// The library.
         library: Library,
-        /// What the system's loader said last.
+        /// What the system's loader said.
         reason: String,
     },
     /// A library is there but lacks a function: it is too old.

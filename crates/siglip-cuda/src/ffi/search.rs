@@ -31,15 +31,17 @@ impl LibraryPath {
 
     /// Opens a library and says which file it was.
     pub(crate) fn open(&self, library: Library) -> Result<(libloading::Library, String), CudaError> {
-        let mut reason = "no such file in the folders that were searched".to_owned();
+        // That of the file that was wanted most says most.
+        let mut reason = None;
         for file in self.candidates(library) {
             // SAFETY: the file is a library of NVIDIA's by its name, or what the user put in its place; loading one runs
             // its initialisers, which expect nothing of the process.
             match unsafe { libloading::Library::new(&file) } {
                 Ok(opened) => return Ok((opened, file.display().to_string())),
-                Err(error) => reason = error.to_string(),
+                Err(error) => reason = reason.or_else(|| Some(error.to_string())),
             }
         }
+        let reason = reason.unwrap_or_else(|| "no such file in the folders that were searched".to_owned());
         Err(CudaError::Library { library, reason })
     }
 

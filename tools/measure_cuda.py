@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Measures the CUDA engine on the card of this machine, beside PyTorch and the card's own matrix peak.
+
+    pip install torch transformers safetensors numpy nvidia-cuda-nvrtc-cu12 nvidia-cublas-cu12
+    python tools/measure_cuda.py [--program target/release/siglip] [--model DIR] [--perf-analyzer PROGRAM]
+                                 [--cuda-libraries PATH] [--seconds 5] > cuda.md
+
+One command for everything: it makes so400m with random weights (unless --model names a folder), and then writes, as
+Markdown: the card and the libraries; for each tower, precision and batch size items a second, the time of a batch and
+the share of cuBLASLt's peak; PyTorch in bf16, eager and compiled with max-autotune; the lowest cosine to PyTorch in f32
+over random inputs; and what is served at concurrency 60 and 512 over HTTP and gRPC, if there is perf_analyzer
+(examples/get_perf_analyzer.sh fetches it). Everything is measured in one run on one card. fp8 has no engine yet.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import SiglipTextModel, SiglipVisionModel
+
+from served import Server
+
+TOOLS = Path(__file__).parent
+TOWERS = {"text": SiglipTextModel, "vision": SiglipVisionModel}
+BATCHES = [1, 8, 32, 128, 256]
+PRECISIONS = ["bf16", "f16", "f32"]
+CONCURRENCIES = [60, 512]
+
+
+def random_input(tower, config, batch, seed):
+    """Token ids or pixels of a batch, different in every row."""
+    random = np.random.default_rng(seed)
+    if tower == "text":
+        return random.integers(0, config.vocab_size, (batch, config.max_position_embeddings))
+    shape = (batch, config.num_channels, config.image_size, config.image_size)
+    return random.uniform(-1, 1, shape).astype(np.float32)
+
+
+def torch_model(tower, folder, dtype):
+    return TOWERS[tower].from_pretrained(folder, dtype=dtype).eval().cuda()
+
+
+def torch_embed(model, tower, rows):
+    name = "input_ids" if tower == "text" else "pixel_values"
+    tensor = torch.from_numpy(rows).cuda()
+    tensor = tensor if tower == "text" else tensor.to(model.dtype)
+    with torch.inference_mode():
+        return model(**{name: tensor}).pooler_output.float().cpu().numpy()
+
+
+def torch_times(model, tower, rows, seconds):
+    """Seconds of each batch from the host's memory to the host's memory, as the engine is measured."""
+    for _ in range(3):
+        torch_embed(model, tower, rows)
+    times, start = [], time.perf_counter()
+    while not times or time.perf_counter() - start < seconds:
+        begin = time.perf_counter()
+        torch_embed(model, tower, rows)
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+def row(*cells):
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def header(*cells):
+    print()
+    row(*cells)
+    row(*["---"] * len(cells))
+
+
+def speed(args, tower):
+    """This program in each precision, and PyTorch in turns with it."""
+    print(f"\n## The {tower} tower alone")
+    header("engine", "precision", "batch", "items/s", "p50 ms", "of the peak")
+    for precision in PRECISIONS:
+        command = [args.program, "bench", "--model", args.model, "--tower", tower, "--device", "cuda", "--precision",
+                   precision, "--batch-size", ",".join(map(str, BATCHES)), "--seconds", str(args.seconds), "--json"]
+        done = subprocess.run(command + args.libraries, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{' '.join(map(str, command))}: {done.stderr}")
+        for line in done.stdout.splitlines():
+            it = json.loads(line)
+            peak = f"{it['fraction_of_peak']:.1%} of {it['peak_gflops'] / 1000:.0f} TFLOP/s"
+            row("siglip", precision, it["batch_size"], f"{it['items_per_s']:.0f}", f"{it['p50_ms']:.2f}", peak)
+    model = torch_model(tower, args.model, torch.bfloat16)
+    compiled = torch.compile(model, mode="max-autotune")
+    for name, engine in [("PyTorch, eager", model), ("PyTorch, compiled", compiled)]:
+        for batch in BATCHES:
+            rows = random_input(tower, model.config, batch, batch)
+            times = torch_times(engine, tower, rows, args.seconds)
+            row(name, "bf16", batch, f"{batch * len(times) / sum(times):.0f}",
+                f"{statistics.median(times) * 1000:.2f}", "")
+    del model, compiled
+    torch.cuda.empty_cache()
+
+
+def parity(args):
+    """The lowest cosine to PyTorch in f32 (without TF32), through the server."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    print("\n## Cosine to PyTorch in f32, the lowest of 32 rows")
+    header("precision", *TOWERS)
+    expected = {}
+    for tower in TOWERS:
+        model = torch_model(tower, args.model, torch.float32)
+        rows = random_input(tower, model.config, 32, 7)
+        expected[tower] = rows, np.concatenate([torch_embed(model, tower, part) for part in np.split(rows, 8)])
+        del model
+        torch.cuda.empty_cache()
+    for precision in PRECISIONS:
+        with Server(args.program, args.model, precision, ["--device", "cuda", *args.libraries]) as server:
+            cosines = []
+            for tower, (rows, right) in expected.items():
+                got = (server.text if tower == "text" else server.vision)(rows)
+                norms = np.linalg.norm(got, axis=1) * np.linalg.norm(right, axis=1)
+                cosines.append(f"{((got * right).sum(1) / norms).min():.7f}")
+            row(precision, *cosines)
+
+
+def served(args):
+    """Texts a second over both doors, driven by perf_analyzer on this machine."""
+    print("\n## Served: texts/s, bf16")
+    if not args.perf_analyzer:
+        print("\nNot measured: --perf-analyzer names no program.")
+        return
+    header("door", "concurrency", "texts/s", "p50 ms")
+    # Different texts: equal ones in a batch are computed once.
+    config = json.loads((Path(args.model) / "config.json").read_text()).get("text_config", {})
+    ids = np.random.default_rng(3).integers(0, config.get("vocab_size", 32000), (4096, 64)).tolist()
+    data = {"data": [{"INPUT_IDS": {"content": row, "shape": [len(row)]}} for row in ids]}
+    options = ["--device", "cuda", "--max-batch-size", "512", "--max-queue-size", "4096", *args.libraries]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file, \
+            Server(args.program, args.model, "bf16", options) as server:
+        json.dump(data, file)
+        file.flush()
+        for door, address in [("http", server.address), ("grpc", server.grpc_address)]:
+            for concurrency in CONCURRENCIES:
+                command = [args.perf_analyzer, "-m", "siglip_text", "-u", address, "-i", door, "--input-data", file.name,
+                           "--concurrency-range", str(concurrency), "--percentile", "50", "--measurement-interval",
+                           str(int(args.seconds * 1000))]
+                done = subprocess.run(command, capture_output=True, text=True)
+                found = re.search(r"Concurrency: \d+, throughput: ([\d.]+) infer/sec, latency (\d+) usec", done.stdout)
+                if not found:
+                    sys.exit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+                row(door, concurrency, f"{float(found[1]):.0f}", f"{int(found[2]) / 1000:.2f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", default="target/release/siglip")
+    parser.add_argument("--model", help="a folder with a model; by default so400m with random weights is made")
+    parser.add_argument("--perf-analyzer", help="the program perf_analyzer")
+    parser.add_argument("--cuda-libraries", help="as for siglip; pip's packages are found in this Python's environment")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("PyTorch sees no card")
+    args.libraries = ["--cuda-libraries", args.cuda_libraries or sys.prefix]
+    doctor = subprocess.run([args.program, "doctor", "--json", *args.libraries], capture_output=True, text=True, check=True)
+    gpu = json.loads(doctor.stdout)["gpu"]
+    if not gpu["usable"]:
+        sys.exit(f"siglip cannot use the card: {json.dumps(gpu)}")
+    with tempfile.TemporaryDirectory() as work:
+        if not args.model:
+            args.model = f"{work}/so400m"
+            subprocess.run([sys.executable, TOOLS / "make_so400m.py", args.model], check=True, stdout=sys.stderr)
+        print(f"# {torch.cuda.get_device_name()}\n\n`python {' '.join(sys.argv)}`\n")
+        print(f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}")
+        for library in gpu["libraries"]:
+            print(f"- {library['name']}: {library['version']}")
+        for tower in TOWERS:
+            speed(args, tower)
+        parity(args)
+        served(args)
+
+
+if __name__ == "__main__":
+    main()
