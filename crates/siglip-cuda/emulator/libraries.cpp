@@ -664,7 +664,7 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
             }
         }
         const double work = ld.columns * 1e-3;
-        elapsed += halves == 1 ? 0.02 + work : 0.01 + 1.5 * work;
+        elapsed += halves == 1 ? 0.02 + work : 0.01 + 1.1 * work;
     });
     return 0;
 }
