@@ -178,9 +178,11 @@ def test_a_port_in_use_is_named(server):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_taken_in_is_answered_before_the_end(other_server, slow_model, sent):
     server = other_server("--model", slow_model, "--threads", "1", "--isa", "portable", "--precision", "f32")
-    tensor = {"name": "INPUT_IDS", "shape": [4, 64], "datatype": "INT64", "data": [5] * 64 * 4}
     connections = [HTTPConnection(server.http, timeout=60) for _ in range(24)]
-    for connection in connections:
+    for number, connection in enumerate(connections):
+        # No row twice: it would be computed once.
+        ids = [4 * number + row for row in range(4) for _ in range(64)]
+        tensor = {"name": "INPUT_IDS", "shape": [4, 64], "datatype": "INT64", "data": ids}
         connection.request("POST", "/v2/models/siglip_text/infer", json.dumps({"inputs": [tensor]}))
     # All are sent, and the server reads them while the first batch is computed: 96 rows are three batches at least.
     wait_for(lambda: server.metric("nv_inference_pending_request_count") >= 12)
