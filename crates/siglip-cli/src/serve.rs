@@ -34,9 +34,11 @@ pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
         // A port in use is said before a large model is loaded.
         let server = BoundServer::bind(&server_options(&args, log)).await?;
         let started = Instant::now();
-        let served: Result<Vec<_>, Failure> =
-            args.model.each().iter().map(|model| serve_model(model, &args, &engine_options)).collect();
-        let served = served?;
+        // For the metrics: long enough to be right within some per cent, short enough not to be noticed.
+        let peak_flops = engine_options.measure_peak(Duration::from_millis(20))? * 1e9;
+        let models = args.model.each();
+        let served = models.iter().map(|model| serve_model(model, &args, &engine_options, peak_flops));
+        let served = served.collect::<Result<Vec<_>, Failure>>()?;
         tracing::info!(
             "ready after {:.2} s: HTTP on {}, gRPC on {}, metrics on {}",
             started.elapsed().as_secs_f64(),
@@ -73,8 +75,13 @@ fn server_options(args: &ServeArgs, log: LogControl) -> ServerOptions {
     }
 }
 
-/// A model with an engine for each of its towers.
-fn serve_model(model: &ModelArgs, args: &ServeArgs, options: &EngineOptions) -> Result<ServedModel, Failure> {
+/// A model with an engine for each of its towers, on a machine whose peak is `peak_flops`.
+fn serve_model(
+    model: &ModelArgs,
+    args: &ServeArgs,
+    options: &EngineOptions,
+    peak_flops: f64,
+) -> Result<ServedModel, Failure> {
     let model = Arc::new(load::model(model)?);
     let build = |tower: Tower| -> Result<(Box<dyn Engine>, BuildEngine), Failure> {
         let engine = load::engine(&model, tower, options)?;
@@ -83,8 +90,6 @@ fn serve_model(model: &ModelArgs, args: &ServeArgs, options: &EngineOptions) -> 
         let rebuild = move || load::engine(&model, tower, &options).map_err(|failure| failure.to_string());
         Ok((engine, Arc::new(rebuild)))
     };
-    // For the metrics: long enough to be right within some per cent, short enough not to be noticed.
-    let peak_flops = options.measure_peak(Duration::from_millis(20))? * 1e9;
     let text = match &model.text {
         None => None,
         Some(_) => {

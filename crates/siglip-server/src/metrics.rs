@@ -115,11 +115,14 @@ const CACHE_METRICS: [ModelMetric; 4] = [
 ];
 
 fn triton_metrics(text: &mut Text, models: &[(Snapshot, u64)]) {
-    let name = "nv_inference_request_success";
-    text.head(name, "Number of successful inference requests, all batch sizes", "counter");
-    for (snapshot, _) in models {
-        text.sample(name, &labels(snapshot), snapshot.statistics.inference_stats.success.count);
-    }
+    text.series(
+        "nv_inference_request_success",
+        "Number of successful inference requests, all batch sizes",
+        "counter",
+        models
+            .iter()
+            .map(|(snapshot, _)| (labels(snapshot), snapshot.statistics.inference_stats.success.count)),
+    );
     let name = "nv_inference_request_failure";
     text.head(name, "Number of failed inference requests, all batch sizes", "counter");
     for (snapshot, _) in models {
@@ -130,19 +133,18 @@ fn triton_metrics(text: &mut Text, models: &[(Snapshot, u64)]) {
         }
     }
     model_metrics(text, models, &MODEL_METRICS);
-    let name = "nv_inference_pending_request_count";
-    text.head(name, "Instantaneous number of pending requests awaiting execution per-model.", "gauge");
-    for (snapshot, pending) in models {
-        text.sample(name, &labels(snapshot), pending);
-    }
+    text.series(
+        "nv_inference_pending_request_count",
+        "Instantaneous number of pending requests awaiting execution per-model.",
+        "gauge",
+        models.iter().map(|(snapshot, pending)| (labels(snapshot), pending)),
+    );
 }
 
 fn model_metrics(text: &mut Text, models: &[(Snapshot, u64)], metrics: &[ModelMetric]) {
     for (name, help, kind, value) in metrics {
-        text.head(name, help, kind);
-        for (snapshot, _) in models {
-            text.sample(name, &labels(snapshot), value(&snapshot.statistics));
-        }
+        let samples = models.iter().map(|(snapshot, _)| (labels(snapshot), value(&snapshot.statistics)));
+        text.series(name, help, kind, samples);
     }
 }
 
@@ -175,10 +177,12 @@ fn batcher_metrics(text: &mut Text, registry: &Registry) {
         })
         .collect();
     let mut all = |name: &str, help: &str, kind: &str, value: &dyn Fn(&Gauges) -> u64| {
-        text.head(name, help, kind);
-        for (labels, batcher) in &batchers {
-            text.sample(name, labels, value(batcher.gauges()));
-        }
+        text.series(
+            name,
+            help,
+            kind,
+            batchers.iter().map(|(labels, batcher)| (labels, value(batcher.gauges()))),
+        );
     };
     all("siglip_queue_rows", "Rows that wait for a batch", "gauge", &|gauges| gauges.queued_rows() as u64);
     all("siglip_queue_limit_rows", "Rows beyond which requests are refused", "gauge", &|gauges| {
@@ -225,37 +229,39 @@ fn batcher_metrics(text: &mut Text, registry: &Registry) {
 fn engine_metrics(text: &mut Text, batchers: &[(String, Arc<Batcher>)]) {
     let busy = |batcher: &Batcher| batcher.gauges().busy_us.load(Ordering::Relaxed) as f64 / 1e6;
     let rows = |batcher: &Batcher| batcher.gauges().computed_rows.load(Ordering::Relaxed) as f64;
-    let name = "siglip_engine_busy_seconds_total";
-    text.head(name, "Time that the engine spent on batches", "counter");
-    for (labels, batcher) in batchers {
-        text.sample(name, labels, busy(batcher));
-    }
-    let name = "siglip_engine_flop_total";
-    text.head(name, "Floating-point operations of the rows that were computed", "counter");
-    for (labels, batcher) in batchers {
-        text.sample(name, labels, rows(batcher) * batcher.info().flop_per_item);
-    }
-    let name = "siglip_tokens_total";
-    text.head(name, "Token ids that were computed, padding included", "counter");
-    for (labels, batcher) in batchers.iter().filter(|(_, batcher)| batcher.info().tower == Tower::Text) {
-        text.sample(name, labels, rows(batcher) * batcher.info().input_len as f64);
-    }
-    let name = "siglip_engine_peak_flops";
-    text.head(
-        name,
+    let flop = |batcher: &Batcher| rows(batcher) * batcher.info().flop_per_item;
+    let mut all = |name: &str, help: &str, kind: &str, value: &dyn Fn(&Batcher) -> f64| {
+        text.series(name, help, kind, batchers.iter().map(|(labels, batcher)| (labels, value(batcher))));
+    };
+    all("siglip_engine_busy_seconds_total", "Time that the engine spent on batches", "counter", &busy);
+    all(
+        "siglip_engine_flop_total",
+        "Floating-point operations of the rows that were computed",
+        "counter",
+        &flop,
+    );
+    all(
+        "siglip_engine_peak_flops",
         "The machine's matrix peak at the engine's precision, measured at start; 0 if it was not",
         "gauge",
+        &Batcher::peak_flops,
     );
-    for (labels, batcher) in batchers {
-        text.sample(name, labels, batcher.peak_flops());
-    }
-    let name = "siglip_engine_fraction_of_peak";
-    text.head(name, "Operations over the peak's, for the time that the engine was busy", "gauge");
-    for (labels, batcher) in batchers {
-        let most = busy(batcher) * batcher.peak_flops();
-        let fraction = if most > 0.0 { rows(batcher) * batcher.info().flop_per_item / most } else { 0.0 };
-        text.sample(name, labels, fraction);
-    }
+    all(
+        "siglip_engine_fraction_of_peak",
+        "Operations over the peak's, for the time that the engine was busy",
+        "gauge",
+        &|batcher| {
+            let most = busy(batcher) * batcher.peak_flops();
+            if most > 0.0 { flop(batcher) / most } else { 0.0 }
+        },
+    );
+    let texts = batchers.iter().filter(|(_, batcher)| batcher.info().tower == Tower::Text);
+    text.series(
+        "siglip_tokens_total",
+        "Token ids that were computed, padding included",
+        "counter",
+        texts.map(|(labels, batcher)| (labels, rows(batcher) * batcher.info().input_len as f64)),
+    );
 }
 
 /// A label's value as Prometheus reads it; a model's name is a folder's, and may hold anything.
@@ -273,6 +279,20 @@ impl Text {
 
     fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
         let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
+    }
+
+    /// A metric with a sample for each set of labels.
+    fn series<L: AsRef<str>, V: Display>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: &str,
+        samples: impl Iterator<Item = (L, V)>,
+    ) {
+        self.head(name, help, kind);
+        for (labels, value) in samples {
+            self.sample(name, labels.as_ref(), value);
+        }
     }
 
     fn plain_sample(&mut self, name: &str, value: &dyn Display) {

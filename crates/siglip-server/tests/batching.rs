@@ -216,6 +216,26 @@ fn whoever_has_waited_too_long_is_told_so_at_once() {
 }
 
 #[test]
+fn a_text_that_is_refused_before_it_is_tokenised_counts_as_refused() {
+    let gate = Gate::closed();
+    let server = TestServer::start(vec![gate.model(1)], ServerOptions { max_queue_size: 1, ..options() });
+    let mut clients = vec![send(&server, &[1])];
+    gate.wait_for_batches(1);
+    clients.push(send(&server, &[2]));
+    wait_for_queue(&server, 1);
+    let body = r#"{"inputs":[{"name":"INPUT_TEXT","shape":[1,1],"datatype":"BYTES","data":["a"]}]}"#;
+    let response = Client::connect(server.http).post("/v2/models/embed_text/infer", "", body.as_bytes());
+    assert_eq!(response.status, 503);
+    assert!(response.text().contains("Exceeds maximum queue size"), "{}", response.text());
+    assert_eq!(metric(&server, "siglip_requests_refused_total"), 1.0);
+    assert_eq!(metric(&server, "nv_inference_request_failure{model=\"embed_text\",reason=\"REJECTED\""), 1.0);
+    gate.set(None);
+    for (client, id) in clients.iter_mut().zip(1..) {
+        assert_answers(client, &[id]);
+    }
+}
+
+#[test]
 fn higher_priority_first() {
     let gate = Gate::closed();
     let queue_policy = QueuePolicy { priority_levels: 2, ..QueuePolicy::default() };

@@ -91,7 +91,7 @@ async fn compare_unary(client: &mut RawClient, line: &Value) -> Result<(), Strin
         (None, Err(status)) => Err(format!("Triton an answer, we {status:?}")),
         (None, Ok(ours)) => {
             let recorded = recording::base64(line["response_bytes_b64"].as_str().unwrap());
-            raw::compare(rpc, &recorded, &ours)
+            raw::compare(rpc, &recorded, &ours, &setup::ADDITIONAL)
         }
     }
 }

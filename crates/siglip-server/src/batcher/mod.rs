@@ -121,13 +121,16 @@ pub(crate) struct Gauges {
 }
 
 impl Gauges {
-    /// Takes `rows` into the queue's account, or does not. A queue that is empty takes any request.
+    /// Takes `rows` into the queue's account, or does not.
     fn admit(&self, rows: usize) -> bool {
-        let admitted = self.queued_rows.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
-            let fits = queued.checked_add(rows).filter(|&sum| sum <= self.max_queue_size);
-            fits.or((queued == 0).then_some(rows))
-        });
-        admitted.is_ok()
+        let with = |queued| self.with(queued, rows);
+        self.queued_rows.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
+    }
+
+    /// The length of a queue of `queued` rows with `rows` more, if it may have them. An empty one takes any request.
+    fn with(&self, queued: usize, rows: usize) -> Option<usize> {
+        let fits = queued.checked_add(rows).filter(|&sum| sum <= self.max_queue_size);
+        fits.or((queued == 0).then_some(rows))
     }
 
     fn release(&self, rows: usize) {
@@ -213,13 +216,23 @@ impl Batcher {
     }
 
     /// Whether `rows` more rows would be taken in now. To be asked before anything costly is done for them.
-    pub(crate) fn check_room(&self, rows: usize) -> Result<(), BatchError> {
-        let queued = self.gauges.queued_rows();
-        if queued == 0 || queued.saturating_add(rows) <= self.gauges.max_queue_size {
-            return Ok(());
+    pub(crate) fn check_room(
+        &self,
+        rows: usize,
+        counters: &ModelCounters,
+        received: Instant,
+    ) -> Result<(), BatchError> {
+        match self.gauges.with(self.gauges.queued_rows(), rows) {
+            Some(_) => Ok(()),
+            None => Err(self.refuse(counters, received)),
         }
+    }
+
+    /// Counts a request as refused.
+    fn refuse(&self, counters: &ModelCounters, received: Instant) -> BatchError {
         self.gauges.refused.fetch_add(1, Ordering::Relaxed);
-        Err(BatchError::QueueFull)
+        counters.record_failure(Failure::Rejected, received.elapsed());
+        BatchError::QueueFull
     }
 
     /// Queues a request and waits for its answer. Dropping the future cancels the request.
@@ -227,9 +240,7 @@ impl Batcher {
         let Admission { counters, received, priority, timeout } = admission;
         let count = rows.count();
         if !self.gauges.admit(count) {
-            self.gauges.refused.fetch_add(1, Ordering::Relaxed);
-            counters.record_failure(Failure::Rejected, received.elapsed());
-            return Err(BatchError::QueueFull);
+            return Err(self.refuse(&counters, received));
         }
         counters.pending.fetch_add(1, Ordering::Relaxed);
         let (reply, mut answer): (Reply, _) = oneshot::channel();

@@ -120,13 +120,12 @@ impl Endpoint {
 
     /// The default model's batcher, if it takes one to answer.
     pub(crate) fn batcher(&self) -> Option<&Batcher> {
-        self.default.form.batchers().into_iter().next()
+        self.default.form.batchers().next()
     }
 
     /// What is wrong with an engine that it needs, if anything is.
     pub(crate) fn fault(&self) -> Option<String> {
-        let variants = std::iter::once(&self.default).chain(&self.others);
-        variants.map(|variant| &variant.form).find_map(Form::fault)
+        self.variants().find_map(|variant| variant.form.fault())
     }
 
     /// Checks, prepares and computes a request that was received at `received`.
@@ -139,49 +138,62 @@ impl Endpoint {
         if let Some(fault) = form.fault() {
             return Err(InferError::NotReady(fault));
         }
-        let spec = &form.spec;
+        let (count, inputs) = form.spec.check(request)?;
         match &form.task {
             Task::EmbedIds(tower) => {
-                let (count, inputs) = spec.check(request)?;
                 let ids = text::read_ids(tower.batcher.info(), inputs)?;
                 self.embed_ids(tower, (count, ids), request, received).await
             }
             Task::EmbedTexts(tower) => {
-                let (count, inputs) = spec.check(request)?;
-                tower.batcher.check_room(count).map_err(|error| refused(request, error))?;
+                self.check_room(&tower.batcher, count, request, received)?;
                 let ids = text::token_ids(tower, inputs, request).await?;
                 self.embed_ids(tower, (count, ids), request, received).await
             }
             Task::EmbedPixels(tower) => {
-                let (count, inputs) = spec.check(request)?;
                 let rows = image::read_pixels(count, inputs);
                 self.embed(&tower.batcher, rows, request, received).await
             }
             Task::EmbedImages(tower) => {
-                let (count, inputs) = spec.check(request)?;
-                tower.batcher.check_room(count).map_err(|error| refused(request, error))?;
-                let rows =
-                    Rows::pixel_rows(image::pixel_values(tower, inputs.into_iter().next(), request).await?);
-                self.embed(&tower.batcher, rows, request, received).await
+                self.check_room(&tower.batcher, count, request, received)?;
+                let images = image::pixel_values(tower, inputs.into_iter().next(), request).await?;
+                self.embed(&tower.batcher, Rows::pixel_rows(images), request, received).await
             }
             Task::Tokenize(tower) => {
-                let (count, inputs) = spec.check(request)?;
                 let ids = text::token_ids(tower, inputs, request).await?;
                 let values = Values::Int64(ids.into_iter().map(i64::from).collect());
-                Ok(self.prepared(count, values, form, received))
+                Ok(self.prepared(
+                    kinds::INPUT_IDS,
+                    vec![count, tower.batcher.info().input_len],
+                    values,
+                    received,
+                ))
             }
             Task::Process(tower) => {
-                let (count, inputs) = spec.check(request)?;
                 let images = image::pixel_values(tower, inputs.into_iter().next(), request).await?;
-                Ok(self.prepared(count, Values::Fp32(images.concat()), form, received))
+                let shape = std::iter::once(count).chain(tower.dims).collect();
+                Ok(self.prepared(kinds::PIXEL_VALUES, shape, Values::Fp32(images.concat()), received))
             }
             Task::ZeroShot(zero_shot) => {
-                let (count, inputs) = spec.check(request)?;
                 let labels = zero_shot.read(count, inputs, request)?;
-                zero_shot.vision.batcher.check_room(count).map_err(|error| refused(request, error))?;
+                self.check_room(&zero_shot.vision.batcher, count, request, received)?;
                 zero_shot.score(labels, request, &self.counters, received).await
             }
         }
+    }
+
+    /// Refuses a request that the queue has no room for, before its texts or images are prepared.
+    fn check_room(
+        &self,
+        batcher: &Batcher,
+        rows: usize,
+        request: &InferRequest,
+        received: Instant,
+    ) -> Result<(), InferError> {
+        batcher.check_room(rows, &self.counters, received).map_err(|error| refused(request, error))
+    }
+
+    fn variants(&self) -> impl Iterator<Item = &Variant> {
+        std::iter::once(&self.default).chain(&self.others)
     }
 
     /// The variant that `embed_model` names.
@@ -191,10 +203,8 @@ impl Endpoint {
             Some(ParameterValue::String(name)) => name,
             Some(_) => return Err(InferError::ParameterType { name: "embed_model", expected: "a string" }),
         };
-        let mut variants = std::iter::once(&self.default).chain(&self.others);
-        variants.find(|variant| variant.names.contains(name)).ok_or_else(|| {
-            let variants = std::iter::once(&self.default).chain(&self.others);
-            let served = variants.flat_map(|variant| variant.names.clone()).collect();
+        self.variants().find(|variant| variant.names.contains(name)).ok_or_else(|| {
+            let served = self.variants().flat_map(|variant| variant.names.clone()).collect();
             InferError::EmbedModel { got: name.clone(), served }
         })
     }
@@ -217,44 +227,37 @@ impl Endpoint {
     }
 
     /// An answer that took no engine, counted as one that did.
-    fn prepared(&self, count: usize, values: Values, form: &Form, received: Instant) -> Outcome {
+    fn prepared(
+        &self,
+        output: &'static str,
+        shape: Vec<usize>,
+        values: Values,
+        received: Instant,
+    ) -> Outcome {
+        let count = shape.first().copied().unwrap_or(0);
         let compute = received.elapsed();
         let steps = StepTimes { infer: compute, ..StepTimes::default() };
         let answered = Answered { rows: count, total: compute, queue: Duration::ZERO, steps };
         self.counters.record_batch(count, steps, &[answered]);
-        let dims = form.spec.outputs.first().map(|output| output.dims.as_slice()).unwrap_or_default();
-        let dims = dims.iter().map(|&dimension| usize::try_from(dimension).unwrap_or(0));
-        let shape = std::iter::once(count).chain(dims).collect();
-        Outcome { output: form.output(), shape, values, batch_rows: 0, queue: Duration::ZERO, compute }
+        Outcome { output, shape, values, batch_rows: 0, queue: Duration::ZERO, compute }
     }
 }
 
 impl Form {
     /// What is wrong with an engine that it needs, if anything is.
     fn fault(&self) -> Option<String> {
-        self.batchers().into_iter().find_map(|batcher| batcher.gauges().fault())
-    }
-
-    /// The name of its output.
-    fn output(&self) -> &'static str {
-        match self.task {
-            Task::EmbedIds(_) | Task::EmbedTexts(_) | Task::EmbedPixels(_) | Task::EmbedImages(_) => {
-                kinds::EMBEDDING
-            }
-            Task::Tokenize(_) => kinds::INPUT_IDS,
-            Task::Process(_) => kinds::PIXEL_VALUES,
-            Task::ZeroShot(_) => kinds::SCORE,
-        }
+        self.batchers().find_map(|batcher| batcher.gauges().fault())
     }
 
     /// The batchers that it takes to answer.
-    fn batchers(&self) -> Vec<&Batcher> {
-        match &self.task {
-            Task::EmbedIds(tower) | Task::EmbedTexts(tower) => vec![&tower.batcher],
-            Task::EmbedPixels(tower) | Task::EmbedImages(tower) => vec![&tower.batcher],
-            Task::ZeroShot(zero_shot) => vec![&zero_shot.vision.batcher, &zero_shot.text.batcher],
-            Task::Tokenize(_) | Task::Process(_) => Vec::new(),
-        }
+    fn batchers(&self) -> impl Iterator<Item = &Batcher> {
+        let (first, second): (Option<&Batcher>, Option<&Batcher>) = match &self.task {
+            Task::EmbedIds(tower) | Task::EmbedTexts(tower) => (Some(&tower.batcher), None),
+            Task::EmbedPixels(tower) | Task::EmbedImages(tower) => (Some(&tower.batcher), None),
+            Task::ZeroShot(zero_shot) => (Some(&zero_shot.vision.batcher), Some(&zero_shot.text.batcher)),
+            Task::Tokenize(_) | Task::Process(_) => (None, None),
+        };
+        first.into_iter().chain(second)
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::recording::Exchange;
+use crate::setup::ADDITIONAL;
 
 /// Why an exchange is not replayed at all.
 pub(crate) fn not_replayed(exchange: &Exchange) -> Option<&'static str> {
@@ -15,15 +16,6 @@ pub(crate) fn not_replayed(exchange: &Exchange) -> Option<&'static str> {
         _ => None,
     }
 }
-
-/// Endpoints of ours that the recorded server did not have.
-const ADDITIONAL: [&str; 5] = [
-    "siglip_text_model",
-    "siglip_text_tokenize",
-    "siglip_vision_model",
-    "siglip_vision_process",
-    "embed_image",
-];
 
 /// Whether a line of the metrics is about one of them.
 pub(crate) fn is_additional_metric(line: &str) -> bool {

@@ -5,6 +5,15 @@ use std::path::PathBuf;
 use crate::common::client::Client;
 use crate::recording::Exchange;
 
+/// Endpoints of ours that the recorded server did not have.
+pub(crate) const ADDITIONAL: [&str; 5] = [
+    "siglip_text_model",
+    "siglip_text_tokenize",
+    "siglip_vision_model",
+    "siglip_vision_process",
+    "embed_image",
+];
+
 /// The shared-memory objects that the recorded clients had made.
 pub(crate) struct Objects(Vec<PathBuf>);
 

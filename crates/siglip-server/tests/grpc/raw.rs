@@ -96,11 +96,9 @@ impl Decoder for RawCodec {
     }
 }
 
-/// Endpoints of ours that the recorded server did not have.
-const ADDITIONAL: [&str; 3] = ["siglip_text_model", "siglip_text_tokenize", "siglip_vision_model"];
-
-/// Compares two responses of a method, apart from what differs wherever it occurs.
-pub(crate) fn compare(rpc: &str, recorded: &[u8], ours: &[u8]) -> Result<(), String> {
+/// Compares two responses of a method, apart from what differs wherever it occurs, and from what ours say of the models
+/// in `additional`.
+pub(crate) fn compare(rpc: &str, recorded: &[u8], ours: &[u8], additional: &[&str]) -> Result<(), String> {
     match rpc {
         "ModelMetadata" => messages(recorded, ours, |message: &mut grpc::ModelMetadataResponse| {
             message.platform.clear();
@@ -121,10 +119,10 @@ pub(crate) fn compare(rpc: &str, recorded: &[u8], ours: &[u8]) -> Result<(), Str
             }
         }),
         "ModelStatistics" => messages(recorded, ours, |message: &mut grpc::ModelStatisticsResponse| {
-            message.model_stats.retain(|model| !ADDITIONAL.contains(&model.name.as_str()));
+            message.model_stats.retain(|model| !additional.contains(&model.name.as_str()));
         }),
         "RepositoryIndex" => messages(recorded, ours, |message: &mut grpc::RepositoryIndexResponse| {
-            message.models.retain(|model| !ADDITIONAL.contains(&model.name.as_str()));
+            message.models.retain(|model| !additional.contains(&model.name.as_str()));
         }),
         "TraceSetting" => messages(recorded, ours, |_: &mut grpc::TraceSettingResponse| {}),
         "LogSettings" => messages(recorded, ours, |_: &mut grpc::LogSettingsResponse| {}),

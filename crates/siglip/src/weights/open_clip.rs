@@ -35,11 +35,12 @@ pub(crate) fn text(
             weight: attention.tensor("in_proj_weight", &[3 * hidden, hidden])?,
             bias: attention.tensor("in_proj_bias", &[3 * hidden])?,
         };
+        let [q, k, v] = split(&qkv, hidden);
         Ok(Block {
             layer_norm1: block.norm("ln_1", hidden)?,
-            q: qkv.rows(0..hidden),
-            k: qkv.rows(hidden..2 * hidden),
-            v: qkv.rows(2 * hidden..3 * hidden),
+            q,
+            k,
+            v,
             out: attention.linear("out_proj", hidden, hidden)?,
             layer_norm2: block.norm("ln_2", hidden)?,
             fc1: block.linear("mlp.c_fc", intermediate, hidden)?,
@@ -71,11 +72,12 @@ pub(crate) fn vision(weights: &Weights, config: &VisionConfig) -> Result<VisionW
     let block = |layer| {
         let block = root.child(&format!("blocks.{layer}"));
         let qkv = block.linear("attn.qkv", 3 * hidden, hidden)?;
+        let [q, k, v] = split(&qkv, hidden);
         Ok(Block {
             layer_norm1: block.norm("norm1", hidden)?,
-            q: qkv.rows(0..hidden),
-            k: qkv.rows(hidden..2 * hidden),
-            v: qkv.rows(2 * hidden..3 * hidden),
+            q,
+            k,
+            v,
             out: block.linear("attn.proj", hidden, hidden)?,
             layer_norm2: block.norm("norm2", hidden)?,
             fc1: block.linear("mlp.fc1", intermediate, hidden)?,
@@ -105,6 +107,11 @@ pub(crate) fn vision(weights: &Weights, config: &VisionConfig) -> Result<VisionW
         },
         config: config.clone(),
     })
+}
+
+/// The three layers of `hidden` outputs that stand one after the other in one.
+fn split(joined: &Linear, hidden: usize) -> [Linear; 3] {
+    [0, 1, 2].map(|part| joined.rows(part * hidden..(part + 1) * hidden))
 }
 
 /// The layer that changes nothing, so that engines need not know of towers without a projection.
