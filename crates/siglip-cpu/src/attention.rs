@@ -15,7 +15,7 @@ use crate::gemm::{Epilogue, Product, multiply};
 use crate::ops::{Softmax, softmax};
 use crate::pack::panel_widths;
 use crate::path::{Path, lanes};
-use crate::simd::Simd;
+use crate::simd::{Simd, transpose};
 
 /// One head of one item.
 #[derive(Clone, Copy)]
@@ -151,8 +151,8 @@ pub(crate) unsafe fn attend<P: Path>(head: &Attention<P>) {
 /// Packs `[rows, depth]` as a right operand whose columns are the rows: keys, for `q kᵀ`. Columns beyond `rows` and
 /// depth beyond `depth` become zero.
 ///
-/// A step's values of one row are one group of 32 bits in every path (one f32, two bf16), so this is a transposition of
-/// 32-bit groups, block by block.
+/// A step's values of one row are one group of 32 bits (one f32, two bf16) or, where an instruction takes four bf16, of 64
+/// bits, so this is a transposition of such groups, block by block.
 #[inline(always)]
 unsafe fn pack_columns<A: Path>(
     source: *const A::Activation,
@@ -161,7 +161,11 @@ unsafe fn pack_columns<A: Path>(
     depth: usize,
     mut packed: *mut A::Activation,
 ) {
-    const { assert!(A::STEP * size_of::<A::Activation>() == 4) };
+    let group_bits = const {
+        let bits = A::STEP * size_of::<A::Activation>() * 8;
+        assert!(bits == 32 || bits == 64);
+        bits
+    };
     let lanes = lanes::<A>();
     let (steps, whole) = (depth.div_ceil(A::STEP), depth / A::STEP);
     let mut row = 0;
@@ -177,14 +181,14 @@ unsafe fn pack_columns<A: Path>(
                 let mut step = 0;
                 while step < whole {
                     let count = lanes.min(whole - step);
-                    A::Simd::transpose(
-                        source.add(step * A::STEP).cast(),
-                        stride * size_of::<A::Activation>(),
-                        filled,
-                        count,
-                        packed.add(step * width * A::STEP).cast(),
-                        width,
-                    );
+                    let (from, row_bytes) = (source.add(step * A::STEP), stride * size_of::<A::Activation>());
+                    let to = packed.add(step * width * A::STEP);
+                    if group_bits == 32 {
+                        A::Simd::transpose(from.cast(), row_bytes, filled, count, to.cast(), width);
+                    } else {
+                        let (from, to) = (from.cast::<u64>(), to.cast::<u64>());
+                        transpose(from, row_bytes, (filled, lanes), count, to, width);
+                    }
                     step += count;
                 }
                 if whole < steps {

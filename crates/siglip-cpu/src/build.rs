@@ -190,7 +190,7 @@ impl Task for Check {
 fn on_path<T: Task>(isa: Isa, precision: Precision, task: T) -> Result<T::Output, BuildError> {
     #[cfg(target_arch = "aarch64")]
     use crate::{
-        dot::{Bfdot, Sdot, Usdot},
+        dot::{Bfmmla, Sdot, Usmmla},
         path::Bf16,
         simd::Neon,
     };
@@ -228,9 +228,9 @@ fn on_path<T: Task>(isa: Isa, precision: Precision, task: T) -> Result<T::Output
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx2, Precision::Int8) => task.run::<Int8<Vpmaddwd, F32<Avx2>>>(),
         #[cfg(target_arch = "aarch64")]
-        (Isa::NeonBf16, Precision::Bf16) => task.run::<Bf16<Bfdot>>(),
+        (Isa::NeonBf16, Precision::Bf16) => task.run::<Bf16<Bfmmla>>(),
         #[cfg(target_arch = "aarch64")]
-        (Isa::NeonBf16, Precision::Int8) => task.run::<Int8<Usdot, Bf16<Bfdot>>>(),
+        (Isa::NeonBf16, Precision::Int8) => task.run::<Int8<Usmmla, Bf16<Bfmmla>>>(),
         #[cfg(target_arch = "aarch64")]
         (Isa::NeonDotprod, Precision::Int8) => task.run::<Int8<Sdot, F32<Neon>>>(),
         #[cfg(target_arch = "aarch64")]

@@ -15,6 +15,10 @@
 //!     epilogue(acc)                               bias, GELU, residual, conversion: straight from registers
 //! ```
 //!
+//! Where an instruction multiplies two rows at once (`bfmmla`), a block is MR / 2 pairs of rows, and a broadcast is one of
+//! a pair. Panels are the same: two columns' groups are what such an instruction takes beside a pair. The last row of
+//! an odd number is paired with itself.
+//!
 //! Every element of the result is one chain of additions over k in ascending order, whatever the block's height or
 //! width, so a row's bits do not depend on which rows stand beside it.
 
@@ -74,6 +78,14 @@ pub(crate) enum Epilogue<P: Path> {
 pub(crate) unsafe fn multiply<P: Path>(product: &Product<P>) {
     // SAFETY: the caller's contract is handed on; widths above a path's maximum are never packed.
     unsafe {
+        if P::ROWS == 2 {
+            return match product.vectors {
+                4 => all_rows::<P, 3, 4>(product),
+                3 => all_rows::<P, 4, 3>(product),
+                2 => all_rows::<P, 3, 2>(product),
+                _ => all_rows::<P, 3, 1>(product),
+            };
+        }
         if P::MAX_VECTORS >= 4 {
             match product.vectors {
                 4 => return all_rows::<P, 6, 4>(product),
@@ -88,76 +100,113 @@ pub(crate) unsafe fn multiply<P: Path>(product: &Product<P>) {
     }
 }
 
-/// Blocks of `MR` rows, then what is left in blocks of 4, 2 and 1.
+/// Blocks of `MG` groups of [`Path::ROWS`] rows, then what is left in blocks of 4, 2 and 1, and last a row without its
+/// group.
 #[inline(always)]
-unsafe fn all_rows<P: Path, const MR: usize, const NV: usize>(product: &Product<P>) {
+unsafe fn all_rows<P: Path, const MG: usize, const NV: usize>(product: &Product<P>) {
     let mut prefetch = Prefetch::new(product.prefetch, product.prefetch_bytes);
-    let mut row = 0;
-    // SAFETY: `row + height <= rows` at every call; the rest is the caller's contract.
+    let groups = product.rows / P::ROWS;
+    let mut group = 0;
+    // SAFETY: `group + height <= groups` at every call, or there is one more row; the rest is the caller's contract.
     unsafe {
-        while row + MR <= product.rows {
-            block::<P, MR, NV>(product, row, &mut prefetch);
-            row += MR;
+        while group + MG <= groups {
+            block::<P, MG, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            group += MG;
         }
-        if MR > 4 && row + 4 <= product.rows {
-            block::<P, 4, NV>(product, row, &mut prefetch);
-            row += 4;
+        if MG > 4 && group + 4 <= groups {
+            block::<P, 4, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            group += 4;
         }
-        if row + 2 <= product.rows {
-            block::<P, 2, NV>(product, row, &mut prefetch);
-            row += 2;
+        if group + 2 <= groups {
+            block::<P, 2, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            group += 2;
         }
-        if row < product.rows {
-            block::<P, 1, NV>(product, row, &mut prefetch);
+        if group < groups {
+            block::<P, 1, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+        }
+        if P::ROWS > 1 && groups * P::ROWS < product.rows {
+            block::<P, 1, NV>(product, groups * P::ROWS, 1, &mut prefetch);
         }
     }
 }
 
-/// `MR` rows by `NV` vectors of columns: the sums in registers, then the epilogue.
+/// `MG` groups of rows by `NV` vectors of columns: the sums in registers, then the epilogue. Of each group there are
+/// `filled` rows: all, or one.
 #[inline(always)]
-unsafe fn block<P: Path, const MR: usize, const NV: usize>(
+unsafe fn block<P: Path, const MG: usize, const NV: usize>(
     product: &Product<P>,
     row: usize,
+    filled: usize,
     ahead: &mut Prefetch,
 ) {
-    // SAFETY: rows row..row+MR exist, the panel holds `steps` groups of NV vectors: the caller's contract.
+    const { assert!(P::ROWS <= 2) };
+    // SAFETY: the groups' rows exist, the panel holds `steps` groups of NV vectors: the caller's contract.
     unsafe {
-        let a = product.activations.add(row * product.row_stride);
-        let mut sums = [[P::zero_sum(); NV]; MR];
+        let a = Groups {
+            first: product.activations.add(row * product.row_stride),
+            stride: P::ROWS * product.row_stride,
+            row_stride: if filled == P::ROWS { product.row_stride } else { 0 },
+        };
+        let mut sums = [[P::zero_sum(); NV]; MG];
         let mut k = 0;
         while k + 2 <= product.steps {
             ahead.line();
-            step::<P, MR, NV>(&mut sums, a, product.row_stride, product.panel, k);
-            step::<P, MR, NV>(&mut sums, a, product.row_stride, product.panel, k + 1);
+            step::<P, MG, NV>(&mut sums, a, product.panel, k);
+            step::<P, MG, NV>(&mut sums, a, product.panel, k + 1);
             k += 2;
         }
         if k < product.steps {
-            step::<P, MR, NV>(&mut sums, a, product.row_stride, product.panel, k);
+            step::<P, MG, NV>(&mut sums, a, product.panel, k);
         }
-        let values = values::<P, MR, NV>(product, row, sums);
-        finish::<P, MR, NV>(&product.epilogue, row, values);
+        finish::<P, MG, NV>(&product.epilogue, row, values::<P, MG, NV>(product, row, 0, &sums));
+        if filled == 2 {
+            finish::<P, MG, NV>(&product.epilogue, row + 1, values::<P, MG, NV>(product, row, 1, &sums));
+        }
     }
 }
 
-#[inline(always)]
-unsafe fn step<P: Path, const MR: usize, const NV: usize>(
-    sums: &mut [[P::Sum; NV]; MR],
-    a: *const P::Activation,
+/// Where a block's activations are.
+#[derive(Clone, Copy)]
+struct Groups<T> {
+    first: *const T,
+    /// Values from group to group.
+    stride: usize,
+    /// Values from row to row within a group.
     row_stride: usize,
+}
+
+#[inline(always)]
+unsafe fn step<P: Path, const MG: usize, const NV: usize>(
+    sums: &mut [[P::Sum; NV]; MG],
+    a: Groups<P::Activation>,
     panel: *const P::Weight,
     k: usize,
 ) {
     // SAFETY: as for `block`.
     unsafe {
         let b = panel.add(k * NV * lanes::<P>() * P::STEP);
-        // A loop and not `array::from_fn`: a closure is a function of its own, which has none of the features that
+        // Loops and not `array::from_fn`: a closure is a function of its own, which has none of the features that
         // this one is compiled with, and where it is not inlined every vector goes through memory.
+        if P::ROWS > 1 {
+            // A vector of weights is two registers here and a group of activations one, so these are held.
+            let mut groups = [P::broadcast(a.first.add(k * P::STEP), a.row_stride); MG];
+            for (g, group) in groups.iter_mut().enumerate().skip(1) {
+                *group = P::broadcast(a.first.add(g * a.stride + k * P::STEP), a.row_stride);
+            }
+            for v in 0..NV {
+                let weights = P::load_weights(b.add(v * lanes::<P>() * P::STEP));
+                for (sums, group) in sums.iter_mut().zip(groups) {
+                    sums[v] = P::step(group, weights, sums[v]);
+                }
+            }
+            return;
+        }
         let mut weights = [P::load_weights(b); NV];
         for (v, weights) in weights.iter_mut().enumerate().skip(1) {
             *weights = P::load_weights(b.add(v * lanes::<P>() * P::STEP));
         }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let a = P::broadcast(a.add(r * row_stride + k * P::STEP));
+        for (g, sums) in sums.iter_mut().enumerate() {
+            let a = P::broadcast(a.first.add(g * a.stride + k * P::STEP), a.row_stride);
             for (v, sum) in sums.iter_mut().enumerate() {
                 *sum = P::step(a, weights[v], *sum);
             }
@@ -165,67 +214,72 @@ unsafe fn step<P: Path, const MR: usize, const NV: usize>(
     }
 }
 
-/// The sums as numbers.
+/// The sums of the row `part` of each group as numbers; `row` is the block's first.
 #[inline(always)]
-pub(crate) unsafe fn values<P: Path, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn values<P: Path, const MG: usize, const NV: usize>(
     product: &Product<P>,
     row: usize,
-    sums: [[P::Sum; NV]; MR],
-) -> [[Vector<P>; NV]; MR] {
+    part: usize,
+    sums: &[[P::Sum; NV]; MG],
+) -> [[Vector<P>; NV]; MG] {
     // SAFETY: quantised paths come with scales for every row and column of the product: the caller's contract.
     unsafe {
-        let mut values = [[P::Simd::zero(); NV]; MR];
+        let mut values = [[P::Simd::zero(); NV]; MG];
         for v in 0..NV {
             let mut columns = ColumnScales { scale: P::Simd::zero(), sum: P::Simd::zero() };
             if P::QUANTIZED {
                 columns.scale = P::Simd::load(product.column_scales.add(v * lanes::<P>()));
                 columns.sum = P::Simd::load(product.column_sums.add(v * lanes::<P>()));
             }
-            for (r, (values, sums)) in values.iter_mut().zip(&sums).enumerate() {
+            for (g, (values, sums)) in values.iter_mut().zip(sums).enumerate() {
                 let mut scale = RowScale::default();
                 if P::QUANTIZED {
-                    scale = *product.row_scales.add((row + r) * product.row_scale_stride);
+                    let row = row + g * P::ROWS + part;
+                    scale = *product.row_scales.add(row * product.row_scale_stride);
                 }
-                values[v] = P::value(sums[v], scale, &columns);
+                values[v] = P::value(sums[v], part, scale, &columns);
             }
         }
         values
     }
 }
 
-/// The epilogue of `MR` rows from `row` on.
+/// The epilogue of one row of each of `MG` groups, `row` being the first of them.
 #[inline(always)]
-pub(crate) unsafe fn finish<P: Path, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn finish<P: Path, const MG: usize, const NV: usize>(
     epilogue: &Epilogue<P>,
     row: usize,
-    sums: [[Vector<P>; NV]; MR],
+    sums: [[Vector<P>; NV]; MG],
 ) {
     let lanes = lanes::<P>();
-    // SAFETY: rows row..row+MR and NV vectors of columns of the output exist: the caller's contract.
+    // SAFETY: the rows and NV vectors of columns of the output exist: the caller's contract.
     unsafe {
         match *epilogue {
             Epilogue::Store { bias, out, stride } => {
                 for v in 0..NV {
                     let bias = P::Simd::load(bias.add(v * lanes));
-                    for (r, sums) in sums.iter().enumerate() {
-                        P::store(out.add((row + r) * stride + v * lanes), P::Simd::add(sums[v], bias));
+                    for (g, sums) in sums.iter().enumerate() {
+                        P::store(
+                            out.add((row + g * P::ROWS) * stride + v * lanes),
+                            P::Simd::add(sums[v], bias),
+                        );
                     }
                 }
             }
             Epilogue::Gelu { bias, out, stride } => {
                 for v in 0..NV {
                     let bias = P::Simd::load(bias.add(v * lanes));
-                    for (r, sums) in sums.iter().enumerate() {
+                    for (g, sums) in sums.iter().enumerate() {
                         let x = P::Simd::add(sums[v], bias);
-                        P::store(out.add((row + r) * stride + v * lanes), gelu::<P::Simd>(x));
+                        P::store(out.add((row + g * P::ROWS) * stride + v * lanes), gelu::<P::Simd>(x));
                     }
                 }
             }
             Epilogue::Accumulate { bias, out, stride } => {
                 for v in 0..NV {
                     let bias = optional::<P::Simd>(bias, v * lanes);
-                    for (r, sums) in sums.iter().enumerate() {
-                        let out = out.add((row + r) * stride + v * lanes);
+                    for (g, sums) in sums.iter().enumerate() {
+                        let out = out.add((row + g * P::ROWS) * stride + v * lanes);
                         P::Simd::store(out, P::Simd::add(P::Simd::load(out), P::Simd::add(sums[v], bias)));
                     }
                 }
@@ -233,16 +287,19 @@ pub(crate) unsafe fn finish<P: Path, const MR: usize, const NV: usize>(
             Epilogue::StoreF32 { bias, out, stride } => {
                 for v in 0..NV {
                     let bias = optional::<P::Simd>(bias, v * lanes);
-                    for (r, sums) in sums.iter().enumerate() {
-                        P::Simd::store(out.add((row + r) * stride + v * lanes), P::Simd::add(sums[v], bias));
+                    for (g, sums) in sums.iter().enumerate() {
+                        P::Simd::store(
+                            out.add((row + g * P::ROWS) * stride + v * lanes),
+                            P::Simd::add(sums[v], bias),
+                        );
                     }
                 }
             }
             Epilogue::StoreFirst { out, stride, columns } => {
                 for v in 0..NV {
                     let column = v * lanes;
-                    for (r, sums) in sums.iter().enumerate() {
-                        let out = out.add((row + r) * stride + column);
+                    for (g, sums) in sums.iter().enumerate() {
+                        let out = out.add((row + g * P::ROWS) * stride + column);
                         if column + lanes <= columns {
                             P::store(out, sums[v]);
                         } else if column < columns {

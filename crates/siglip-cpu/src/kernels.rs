@@ -153,13 +153,13 @@ mod x86_64 {
 #[cfg(target_arch = "aarch64")]
 mod aarch64 {
     use super::*;
-    use crate::dot::{Bfdot, Sdot, Usdot};
+    use crate::dot::{Bfmmla, Sdot, Usmmla};
     use crate::path::Bf16;
     use crate::simd::Neon;
 
     kernels!(F32<Neon>, "neon");
     kernels!(Widened<Neon>, "neon");
     kernels!(Int8<Sdot, F32<Neon>>, "neon,dotprod");
-    kernels!(Bf16<Bfdot>, "neon,bf16");
-    kernels!(Int8<Usdot, Bf16<Bfdot>>, "neon,bf16,i8mm");
+    kernels!(Bf16<Bfmmla>, "neon,bf16");
+    kernels!(Int8<Usmmla, Bf16<Bfmmla>>, "neon,bf16,i8mm");
 }

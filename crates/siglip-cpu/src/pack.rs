@@ -232,6 +232,7 @@ fn pack_panel<P: Path>(parts: &[Columns<'_>], panel: Packing<'_, P>, row: &mut [
                 1 => scatter::<1, _>(source, target, step_len),
                 2 => scatter::<2, _>(source, target, step_len),
                 4 => scatter::<4, _>(source, target, step_len),
+                8 => scatter::<8, _>(source, target, step_len),
                 step => unreachable!("no path takes {step} values at a step"),
             }
         }

@@ -16,7 +16,7 @@ const fn chains<P: Path>() -> usize {
 
 /// Operations of one round of [`steps`].
 pub(crate) const fn flop<P: Path>() -> usize {
-    chains::<P>() * 2 * lanes::<P>() * P::STEP
+    chains::<P>() * 2 * P::ROWS * lanes::<P>() * P::STEP
 }
 
 /// `rounds` rounds of independent steps, one for each of the [`chains`]. The result only keeps the work from being
@@ -42,13 +42,13 @@ unsafe fn steps_of<P: Path, const CHAINS: usize>(rounds: usize) -> f32 {
     unsafe {
         let mut sums = [P::zero_sum(); CHAINS];
         for _ in 0..rounds {
-            let mut a = P::broadcast(std::hint::black_box(ones.as_ptr()).cast());
+            let mut a = P::broadcast(std::hint::black_box(ones.as_ptr()).cast(), 0);
             let b = P::load_weights(std::hint::black_box(weights.as_ptr()));
             for sum in &mut sums {
                 if !P::FUSED {
                     // Read anew, as kernels must for each row: else the part of a step that does not touch the sum
                     // (the product, where it is an instruction of its own) would be done once for all sums.
-                    a = P::broadcast(std::hint::black_box(ones.as_ptr()).cast());
+                    a = P::broadcast(std::hint::black_box(ones.as_ptr()).cast(), 0);
                 }
                 *sum = P::step(a, b, *sum);
             }
@@ -56,7 +56,7 @@ unsafe fn steps_of<P: Path, const CHAINS: usize>(rounds: usize) -> f32 {
         let mut total = P::Simd::zero();
         let columns = ColumnScales { scale: P::Simd::splat(1.0), sum: P::Simd::zero() };
         for sum in sums {
-            total = P::Simd::add(total, P::value(sum, RowScale { scale: 1.0, offset: 0.0 }, &columns));
+            total = P::Simd::add(total, P::value(sum, 0, RowScale { scale: 1.0, offset: 0.0 }, &columns));
         }
         P::Simd::sum(total)
     }

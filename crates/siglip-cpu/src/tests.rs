@@ -45,7 +45,7 @@ macro_rules! for_every_path {
                 $check::<F32<crate::simd::Neon>>();
                 $check::<Widened<crate::simd::Neon>>();
                 if Isa::NeonBf16.is_available() {
-                    $check::<crate::path::Bf16<crate::dot::Bfdot>>();
+                    $check::<crate::path::Bf16<crate::dot::Bfmmla>>();
                 }
             }
             assert!(Isa::Portable.is_available());
@@ -89,14 +89,14 @@ macro_rules! for_every_quantized_path {
             }
             #[cfg(target_arch = "aarch64")]
             {
-                use crate::dot::{Bfdot, Sdot, Usdot};
+                use crate::dot::{Bfmmla, Sdot, Usmmla};
                 use crate::path::Bf16;
                 use crate::simd::Neon;
                 if Isa::NeonDotprod.is_available() {
                     $check::<Int8<Sdot, F32<Neon>>>();
                 }
                 if Isa::NeonBf16.is_available() {
-                    $check::<Int8<Usdot, Bf16<Bfdot>>>();
+                    $check::<Int8<Usmmla, Bf16<Bfmmla>>>();
                 }
             }
         }
@@ -353,17 +353,17 @@ fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
     for (rows, k, vectors) in
         [(1, 1_usize, 1), (2, 3, 1), (7, 4, P::MAX_VECTORS), (13, 66, P::MAX_VECTORS), (64, 129, 1)]
     {
-        let steps = k.div_ceil(4);
-        let (stride, columns) = (steps * 4 + 5, vectors * lanes::<P>());
+        let steps = k.div_ceil(P::STEP);
+        let (stride, columns) = (steps * P::STEP + 5, vectors * lanes::<P>());
         let byte = |i: usize| (i as u32).wrapping_mul(2_654_435_761) >> 24;
         let activations: Vec<u8> = (0..rows * stride).map(|i| byte(i) as u8).collect();
         let weight = |column: usize, i: usize| {
             if i < k { (byte(column * 977 + i + 5) as u8 as i8).max(-127) } else { 0 }
         };
-        let mut panel = vec![0_i8; steps * columns * 4];
+        let mut panel = vec![0_i8; steps * columns * P::STEP];
         for column in 0..columns {
-            for i in 0..steps * 4 {
-                panel[(i / 4 * columns + column) * 4 + i % 4] = weight(column, i);
+            for i in 0..steps * P::STEP {
+                panel[(i / P::STEP * columns + column) * P::STEP + i % P::STEP] = weight(column, i);
             }
         }
         let row_scales: Vec<RowScale> =

@@ -11,7 +11,7 @@ use crate::encoder::{Encoder, Heads, Outputs, PackedNorm, Phases, Scratch, Shape
 use crate::kernels::Kernels;
 use crate::linear::{Layer, Target};
 use crate::pack::Packed;
-use crate::path::Element;
+use crate::path::{Element, Path};
 use crate::profile::{Kind, Profile};
 use crate::tower;
 
@@ -240,8 +240,8 @@ impl<P: Kernels> Pooling<P> {
         let mut row = vec![0.0; hidden];
         let mut bias = vec![0.0; hidden];
         head.q.bias.copy_f32(0, &mut bias);
-        // One value more than the head dims need, for paths that read values in pairs.
-        let mut query = vec![P::Inner::default(); padded(hidden + 1)];
+        // The last head's values too are followed by zeroes up to a whole step.
+        let mut query = vec![P::Inner::default(); padded(hidden + P::Attention::STEP - 1)];
         for (i, (query, bias)) in query.iter_mut().zip(bias).enumerate() {
             head.q.weight.copy_f32(i * hidden, &mut row);
             let sum: f64 = row.iter().zip(&probe).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();

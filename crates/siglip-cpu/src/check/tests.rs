@@ -121,8 +121,8 @@ impl<const WHERE: u8> Path for Broken<WHERE> {
     fn convert(row: &[f32], converted: &mut [f32]) -> ColumnScale {
         Right::convert(row, converted)
     }
-    unsafe fn broadcast(p: *const f32) -> Self::A {
-        unsafe { Right::broadcast(p) }
+    unsafe fn broadcast(p: *const f32, stride: usize) -> Self::A {
+        unsafe { Right::broadcast(p, stride) }
     }
     unsafe fn load_weights(p: *const f32) -> Self::B {
         unsafe { Right::load_weights(p) }
@@ -137,7 +137,7 @@ impl<const WHERE: u8> Path for Broken<WHERE> {
         }
         unsafe { Right::step(a, b, sum) }
     }
-    unsafe fn value(sum: Self::Sum, _: RowScale, _: &ColumnScales<Self>) -> Vector<Self> {
+    unsafe fn value(sum: Self::Sum, _: usize, _: RowScale, _: &ColumnScales<Self>) -> Vector<Self> {
         sum
     }
     unsafe fn store(p: *mut f32, v: Vector<Self>) {
@@ -166,8 +166,8 @@ impl IntegerDot for Saturating {
     type Weights = [i32; 8];
     type Sums = [i32; 8];
 
-    unsafe fn broadcast(p: *const u8) -> [i32; 8] {
-        unsafe { Loops::broadcast(p) }
+    unsafe fn broadcast(p: *const u8, _: usize) -> [i32; 8] {
+        unsafe { Loops::broadcast(p, 0) }
     }
     unsafe fn load(p: *const i8) -> [i32; 8] {
         unsafe { Loops::load(p) }
@@ -185,8 +185,8 @@ impl IntegerDot for Saturating {
         }
         sum
     }
-    unsafe fn to_floats(sum: [i32; 8]) -> [f32; 8] {
-        unsafe { Loops::to_floats(sum) }
+    unsafe fn to_floats(sum: [i32; 8], _: usize) -> [f32; 8] {
+        unsafe { Loops::to_floats(sum, 0) }
     }
     unsafe fn store_bytes(p: *mut u8, v: [f32; 8]) {
         unsafe { Loops::store_bytes(p, v) }

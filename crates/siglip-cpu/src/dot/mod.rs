@@ -10,7 +10,7 @@ mod portable;
 mod x86;
 
 #[cfg(target_arch = "aarch64")]
-pub(crate) use neon::{Bfdot, Sdot, Usdot};
+pub(crate) use neon::{Bfmmla, Sdot, Usmmla};
 pub(crate) use portable::Loops;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
@@ -18,39 +18,51 @@ pub(crate) use x86::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
 use crate::path::interleave;
 use crate::simd::Simd;
 
-/// Pairs of bf16 values, multiplied and summed in f32.
+/// Groups of bf16 values, multiplied and summed in f32.
 ///
 /// # Safety of the methods
 ///
 /// As for [`Simd`].
-pub(crate) trait PairDot: Copy + 'static {
-    /// The vectors of the sums.
+pub(crate) trait Bf16Dot: Copy + 'static {
+    /// The f32 vectors that the sums become.
     type Simd: Simd;
-    /// `LANES` pairs.
-    type Pairs: Copy;
+    /// A group of activations for every lane, of each of [`Bf16Dot::ROWS`] rows.
+    type Activations: Copy;
+    /// A group of weights in every lane.
+    type Weights: Copy;
+    /// A sum in every lane, for each row.
+    type Sums: Copy;
 
-    /// The same pair in every lane.
-    unsafe fn broadcast(p: *const u16) -> Self::Pairs;
-    unsafe fn load(p: *const u16) -> Self::Pairs;
-    /// `sum + Σ a·b` over the pair of each lane.
-    unsafe fn dot(a: Self::Pairs, b: Self::Pairs, sum: Sums<Self>) -> Sums<Self>;
+    /// Values of a group.
+    const STEP: usize = 2;
+    /// [`crate::path::Path::ROWS`].
+    const ROWS: usize = 1;
+
+    /// The same group in every lane. Rows are `stride` values apart.
+    unsafe fn broadcast(p: *const u16, stride: usize) -> Self::Activations;
+    unsafe fn load(p: *const u16) -> Self::Weights;
+    unsafe fn zero() -> Self::Sums;
+    /// `sums + Σ a·b` over the group of each lane.
+    unsafe fn dot(a: Self::Activations, b: Self::Weights, sums: Self::Sums) -> Self::Sums;
+    /// The sums of one of the rows.
+    unsafe fn row(sums: Self::Sums, row: usize) -> Floats<Self>;
     /// Stores a vector as bf16, rounded to nearest even.
-    unsafe fn store(p: *mut u16, v: Sums<Self>);
+    unsafe fn store(p: *mut u16, v: Floats<Self>);
     /// Stores the first `n < LANES` lanes; memory beyond is not touched.
-    unsafe fn store_first(p: *mut u16, n: usize, v: Sums<Self>);
+    unsafe fn store_first(p: *mut u16, n: usize, v: Floats<Self>);
 
     /// [`crate::path::Path::pack_step`].
     #[inline(always)]
     unsafe fn pack_step(source: *const u16, stride: usize, rows: usize, columns: usize, packed: *mut u16) {
         // SAFETY: the caller's.
-        unsafe { interleave(source, stride, (rows, columns), packed, (2, Self::Simd::LANES)) }
+        unsafe { interleave(source, stride, (rows, columns), packed, (Self::STEP, Self::Simd::LANES)) }
     }
 }
 
-/// The f32 vector of a dot product's sums.
-pub(crate) type Sums<D> = <<D as PairDot>::Simd as Simd>::V;
+/// The f32 vector of a dot product.
+pub(crate) type Floats<D> = <<D as Bf16Dot>::Simd as Simd>::V;
 
-/// Groups of four unsigned bytes times groups of four signed ones, summed in i32.
+/// Groups of unsigned bytes times groups of signed ones, summed in i32.
 ///
 /// # Safety of the methods
 ///
@@ -58,13 +70,17 @@ pub(crate) type Sums<D> = <<D as PairDot>::Simd as Simd>::V;
 pub(crate) trait IntegerDot: Copy + 'static {
     /// The f32 vectors that the sums become.
     type Simd: Simd;
-    /// The same four activations in every lane.
+    /// A group of activations for every lane, of each of [`IntegerDot::ROWS`] rows.
     type Activations: Copy;
-    /// Four weights in every lane.
+    /// A group of weights in every lane.
     type Weights: Copy;
-    /// A 32-bit sum in every lane.
+    /// A 32-bit sum in every lane, for each row.
     type Sums: Copy;
 
+    /// Bytes of a group.
+    const STEP: usize = 4;
+    /// [`crate::path::Path::ROWS`].
+    const ROWS: usize = 1;
     /// The widest panel, in vectors, whose sums stay in registers.
     const MAX_VECTORS: usize = Self::Simd::MAX_VECTORS;
     /// Whether `dot` is one instruction.
@@ -73,12 +89,14 @@ pub(crate) trait IntegerDot: Copy + 'static {
     /// bytes only.
     const ZERO: f32 = 0.0;
 
-    unsafe fn broadcast(p: *const u8) -> Self::Activations;
+    /// The same group in every lane. Rows are `stride` values apart.
+    unsafe fn broadcast(p: *const u8, stride: usize) -> Self::Activations;
     unsafe fn load(p: *const i8) -> Self::Weights;
     unsafe fn zero() -> Self::Sums;
-    /// `sum + Σ (a - ZERO)·b` over the four bytes of each lane, exact for weights from -127 on.
-    unsafe fn dot(a: Self::Activations, b: Self::Weights, sum: Self::Sums) -> Self::Sums;
-    unsafe fn to_floats(sum: Self::Sums) -> <Self::Simd as Simd>::V;
+    /// `sums + Σ (a - ZERO)·b` over the group of each lane, exact for weights from -127 on.
+    unsafe fn dot(a: Self::Activations, b: Self::Weights, sums: Self::Sums) -> Self::Sums;
+    /// The sums of one of the rows.
+    unsafe fn to_floats(sums: Self::Sums, row: usize) -> <Self::Simd as Simd>::V;
     /// Stores integral values from 0 to 255 as bytes.
     unsafe fn store_bytes(p: *mut u8, v: <Self::Simd as Simd>::V);
 }

@@ -16,7 +16,7 @@ impl IntegerDot for Loops {
     const FUSED: bool = false;
 
     #[inline(always)]
-    unsafe fn broadcast(p: *const u8) -> [i32; 8] {
+    unsafe fn broadcast(p: *const u8, _: usize) -> [i32; 8] {
         // SAFETY: the caller vouches for four bytes.
         [unsafe { p.cast::<i32>().read_unaligned() }; 8]
     }
@@ -39,7 +39,7 @@ impl IntegerDot for Loops {
         sum
     }
     #[inline(always)]
-    unsafe fn to_floats(sum: [i32; 8]) -> [f32; 8] {
+    unsafe fn to_floats(sum: [i32; 8], _: usize) -> [f32; 8] {
         let mut floats = [0.0; 8];
         for (float, sum) in floats.iter_mut().zip(sum) {
             *float = sum as f32;

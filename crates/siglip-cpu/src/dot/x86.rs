@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{IntegerDot, PairDot};
+use super::{Bf16Dot, IntegerDot};
 use crate::simd::{Avx2, Avx512, avx512_first};
 
 /// AVX-512 BF16.
@@ -11,12 +11,14 @@ pub(crate) struct Vdpbf16ps;
 
 // SAFETY (all methods): as the trait states; AVX-512 BF16, BW and VL are enabled by the caller.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
-impl PairDot for Vdpbf16ps {
+impl Bf16Dot for Vdpbf16ps {
     type Simd = Avx512;
-    type Pairs = __m512bh;
+    type Activations = __m512bh;
+    type Weights = __m512bh;
+    type Sums = __m512;
 
     #[inline(always)]
-    unsafe fn broadcast(p: *const u16) -> __m512bh {
+    unsafe fn broadcast(p: *const u16, _: usize) -> __m512bh {
         unsafe { core::mem::transmute(_mm512_set1_epi32(p.cast::<i32>().read_unaligned())) }
     }
     #[inline(always)]
@@ -24,8 +26,16 @@ impl PairDot for Vdpbf16ps {
         unsafe { core::mem::transmute(_mm512_loadu_si512(p.cast())) }
     }
     #[inline(always)]
+    unsafe fn zero() -> __m512 {
+        unsafe { _mm512_setzero_ps() }
+    }
+    #[inline(always)]
     unsafe fn dot(a: __m512bh, b: __m512bh, sum: __m512) -> __m512 {
         unsafe { _mm512_dpbf16_ps(sum, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn row(sum: __m512, _: usize) -> __m512 {
+        sum
     }
     #[inline(always)]
     unsafe fn store(p: *mut u16, v: __m512) {
@@ -68,7 +78,7 @@ impl IntegerDot for Vpdpbusd {
     type Sums = __m512i;
 
     #[inline(always)]
-    unsafe fn broadcast(p: *const u8) -> __m512i {
+    unsafe fn broadcast(p: *const u8, _: usize) -> __m512i {
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
@@ -84,7 +94,7 @@ impl IntegerDot for Vpdpbusd {
         unsafe { _mm512_dpbusd_epi32(sum, a, b) }
     }
     #[inline(always)]
-    unsafe fn to_floats(sum: __m512i) -> __m512 {
+    unsafe fn to_floats(sum: __m512i, _: usize) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(sum) }
     }
     #[inline(always)]
@@ -106,7 +116,7 @@ impl IntegerDot for Vpdpbusd256 {
     type Sums = __m256i;
 
     #[inline(always)]
-    unsafe fn broadcast(p: *const u8) -> __m256i {
+    unsafe fn broadcast(p: *const u8, _: usize) -> __m256i {
         unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
@@ -122,7 +132,7 @@ impl IntegerDot for Vpdpbusd256 {
         unsafe { _mm256_dpbusd_avx_epi32(sum, a, b) }
     }
     #[inline(always)]
-    unsafe fn to_floats(sum: __m256i) -> __m256 {
+    unsafe fn to_floats(sum: __m256i, _: usize) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(sum) }
     }
     #[inline(always)]
@@ -154,7 +164,7 @@ impl IntegerDot for Vpmaddwd {
     const FUSED: bool = false;
 
     #[inline(always)]
-    unsafe fn broadcast(p: *const u8) -> EvenOdd {
+    unsafe fn broadcast(p: *const u8, _: usize) -> EvenOdd {
         unsafe {
             let group = p.cast::<u32>().read_unaligned();
             EvenOdd {
@@ -185,7 +195,7 @@ impl IntegerDot for Vpmaddwd {
         }
     }
     #[inline(always)]
-    unsafe fn to_floats(sum: __m256i) -> __m256 {
+    unsafe fn to_floats(sum: __m256i, _: usize) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(sum) }
     }
     #[inline(always)]

@@ -3,24 +3,25 @@
 use std::marker::PhantomData;
 
 use super::{ColumnScale, ColumnScales, Path, RowScale, Vector, convert_floats};
-use crate::dot::PairDot;
+use crate::dot::Bf16Dot;
 use crate::simd::Simd;
 
-/// bf16 activations and weights, multiplied in pairs and summed in f32.
+/// bf16 activations and weights, multiplied in groups and summed in f32.
 #[derive(Clone, Copy)]
 pub(crate) struct Bf16<D>(PhantomData<D>);
 
-impl<D: PairDot> Path for Bf16<D> {
+impl<D: Bf16Dot> Path for Bf16<D> {
     type Simd = D::Simd;
     type Activation = u16;
     type Weight = u16;
     type Inner = u16;
     type Attention = Self;
-    type A = D::Pairs;
-    type B = D::Pairs;
-    type Sum = Vector<Self>;
+    type A = D::Activations;
+    type B = D::Weights;
+    type Sum = D::Sums;
 
-    const STEP: usize = 2;
+    const STEP: usize = D::STEP;
+    const ROWS: usize = D::ROWS;
     const MAX_VECTORS: usize = D::Simd::MAX_VECTORS;
     const FUSED: bool = true;
 
@@ -29,17 +30,17 @@ impl<D: PairDot> Path for Bf16<D> {
     }
 
     #[inline(always)]
-    unsafe fn broadcast(p: *const u16) -> D::Pairs {
+    unsafe fn broadcast(p: *const u16, stride: usize) -> D::Activations {
         // SAFETY: the caller's.
-        unsafe { D::broadcast(p) }
+        unsafe { D::broadcast(p, stride) }
     }
     #[inline(always)]
-    unsafe fn load_weights(p: *const u16) -> D::Pairs {
+    unsafe fn load_weights(p: *const u16) -> D::Weights {
         // SAFETY: the caller's.
         unsafe { D::load(p) }
     }
     #[inline(always)]
-    unsafe fn step(a: D::Pairs, b: D::Pairs, sum: Vector<Self>) -> Vector<Self> {
+    unsafe fn step(a: D::Activations, b: D::Weights, sum: D::Sums) -> D::Sums {
         // SAFETY: the caller's.
         unsafe { D::dot(a, b, sum) }
     }
@@ -59,13 +60,14 @@ impl<D: PairDot> Path for Bf16<D> {
         unsafe { D::pack_step(source, stride, rows, columns, packed) }
     }
     #[inline(always)]
-    unsafe fn zero_sum() -> Vector<Self> {
+    unsafe fn zero_sum() -> D::Sums {
         // SAFETY: the caller's.
-        unsafe { D::Simd::zero() }
+        unsafe { D::zero() }
     }
     #[inline(always)]
-    unsafe fn value(sum: Vector<Self>, _: RowScale, _: &ColumnScales<Self>) -> Vector<Self> {
-        sum
+    unsafe fn value(sum: D::Sums, row: usize, _: RowScale, _: &ColumnScales<Self>) -> Vector<Self> {
+        // SAFETY: the caller's.
+        unsafe { D::row(sum, row) }
     }
     #[inline(always)]
     unsafe fn load(p: *const u16) -> Vector<Self> {

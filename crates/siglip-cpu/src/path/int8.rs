@@ -17,13 +17,7 @@ pub(crate) struct Int8<D, A>(PhantomData<(D, A)>);
 
 impl<D: IntegerDot, A> Path for Int8<D, A>
 where
-    A: Path<
-            Simd = D::Simd,
-            Activation = <A as Path>::Inner,
-            Weight = <A as Path>::Inner,
-            Attention = A,
-            Sum = <D::Simd as Simd>::V,
-        >,
+    A: Path<Simd = D::Simd, Activation = <A as Path>::Inner, Weight = <A as Path>::Inner, Attention = A>,
 {
     type Simd = D::Simd;
     type Activation = u8;
@@ -34,7 +28,8 @@ where
     type B = D::Weights;
     type Sum = D::Sums;
 
-    const STEP: usize = 4;
+    const STEP: usize = D::STEP;
+    const ROWS: usize = D::ROWS;
     const MAX_VECTORS: usize = D::MAX_VECTORS;
     const FUSED: bool = D::FUSED;
     const QUANTIZED: bool = true;
@@ -55,9 +50,9 @@ where
     }
 
     #[inline(always)]
-    unsafe fn broadcast(p: *const u8) -> D::Activations {
+    unsafe fn broadcast(p: *const u8, stride: usize) -> D::Activations {
         // SAFETY: the caller's.
-        unsafe { D::broadcast(p) }
+        unsafe { D::broadcast(p, stride) }
     }
     #[inline(always)]
     unsafe fn load_weights(p: *const i8) -> D::Weights {
@@ -75,12 +70,12 @@ where
         unsafe { D::dot(a, b, sum) }
     }
     #[inline(always)]
-    unsafe fn value(sum: D::Sums, row: RowScale, columns: &ColumnScales<Self>) -> Vector<Self> {
+    unsafe fn value(sum: D::Sums, row: usize, scale: RowScale, columns: &ColumnScales<Self>) -> Vector<Self> {
         // SAFETY: the caller's.
         unsafe {
-            let offset = if D::ZERO == 0.0 { row.offset } else { row.offset + row.scale * D::ZERO };
+            let offset = if D::ZERO == 0.0 { scale.offset } else { scale.offset + scale.scale * D::ZERO };
             let shifted = D::Simd::mul(D::Simd::splat(offset), columns.sum);
-            let value = D::Simd::mul_add(D::to_floats(sum), D::Simd::splat(row.scale), shifted);
+            let value = D::Simd::mul_add(D::to_floats(sum, row), D::Simd::splat(scale.scale), shifted);
             D::Simd::mul(value, columns.scale)
         }
     }

@@ -4,8 +4,8 @@
 //! | --- | --- | --- | --- |
 //! | [`F32`] over any [`Simd`] | f32 | f32 | fused multiply-add |
 //! | [`Widened`] over any [`Simd`] | f32 | bf16 | weights widened as they are loaded: half the memory of f32 |
-//! | [`Bf16`] over a [`PairDot`](crate::dot::PairDot) | bf16 | bf16 | two products a lane: `vdpbf16ps`, `bfdot` |
-//! | [`Int8`] over an [`IntegerDot`](crate::dot::IntegerDot) | u8, scale and offset a row | i8, scale a column | four products a lane: `vpdpbusd`, `usdot` |
+//! | [`Bf16`] over a [`Bf16Dot`](crate::dot::Bf16Dot) | bf16 | bf16 | two products a lane, or four for each of two rows: `vdpbf16ps`, `bfmmla` |
+//! | [`Int8`] over an [`IntegerDot`](crate::dot::IntegerDot) | u8, scale and offset a row | i8, scale a column | four products a lane, or eight for each of two rows: `vpdpbusd`, `usmmla` |
 
 mod bf16;
 mod int8;
@@ -35,22 +35,18 @@ pub(crate) trait Path: Copy + 'static {
     /// same as `Activation`, but where activations are [quantised](Path::QUANTIZED).
     type Inner: Element;
     /// The path for products of two activations, as attention needs them.
-    type Attention: Path<
-            Simd = Self::Simd,
-            Activation = Self::Inner,
-            Weight = Self::Inner,
-            Inner = Self::Inner,
-            Sum = Vector<Self>,
-        >;
-    /// A broadcast group of activations.
+    type Attention: Path<Simd = Self::Simd, Activation = Self::Inner, Weight = Self::Inner, Inner = Self::Inner>;
+    /// A broadcast group of activations, of each of `ROWS` rows.
     type A: Copy;
     /// A vector of weights.
     type B: Copy;
-    /// A vector of sums.
+    /// A vector of sums, for each of `ROWS` rows.
     type Sum: Copy;
 
     /// Consecutive values of the inner dimension that one step multiplies.
     const STEP: usize;
+    /// Rows that one step multiplies: 1, or 2 where an instruction takes two (`bfmmla`).
+    const ROWS: usize = 1;
     /// The widest panel, in vectors: as many as leave the accumulators in registers.
     const MAX_VECTORS: usize;
     /// Whether a step is one instruction.
@@ -62,12 +58,18 @@ pub(crate) trait Path: Copy + 'static {
     /// Converts one column of a layer, `row.len()` weights, for packing.
     fn convert(row: &[f32], converted: &mut [Self::Weight]) -> ColumnScale;
 
-    unsafe fn broadcast(p: *const Self::Activation) -> Self::A;
+    /// The same group for every lane; rows are `stride` values apart.
+    unsafe fn broadcast(p: *const Self::Activation, stride: usize) -> Self::A;
     unsafe fn load_weights(p: *const Self::Weight) -> Self::B;
     unsafe fn zero_sum() -> Self::Sum;
     unsafe fn step(a: Self::A, b: Self::B, sum: Self::Sum) -> Self::Sum;
-    /// The sums as numbers; the scales matter only to quantised paths.
-    unsafe fn value(sum: Self::Sum, row: RowScale, columns: &ColumnScales<Self>) -> Vector<Self>;
+    /// The sums of one of the rows as numbers; the scales matter only to quantised paths.
+    unsafe fn value(
+        sum: Self::Sum,
+        row: usize,
+        scale: RowScale,
+        columns: &ColumnScales<Self>,
+    ) -> Vector<Self>;
     /// Stores a vector for another product.
     unsafe fn store(p: *mut Self::Inner, v: Vector<Self>);
     /// Stores the first `n < LANES` lanes for another product.

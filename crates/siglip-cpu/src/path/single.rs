@@ -58,7 +58,7 @@ impl<S: Simd, W: LoadsAsF32> Path for Single<S, W> {
     }
 
     #[inline(always)]
-    unsafe fn broadcast(p: *const f32) -> S::V {
+    unsafe fn broadcast(p: *const f32, _: usize) -> S::V {
         // SAFETY: the caller's.
         unsafe { S::splat(p.read_unaligned()) }
     }
@@ -88,7 +88,7 @@ impl<S: Simd, W: LoadsAsF32> Path for Single<S, W> {
         unsafe { S::zero() }
     }
     #[inline(always)]
-    unsafe fn value(sum: S::V, _: RowScale, _: &ColumnScales<Self>) -> S::V {
+    unsafe fn value(sum: S::V, _: usize, _: RowScale, _: &ColumnScales<Self>) -> S::V {
         sum
     }
     #[inline(always)]

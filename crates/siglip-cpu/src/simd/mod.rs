@@ -80,23 +80,37 @@ pub(crate) trait Simd: Copy + 'static {
         target: *mut u32,
         stride: usize,
     ) {
-        for row in 0..Self::LANES {
-            // Wrapping: rows that are not there need not lie inside any object.
-            let source = source.wrapping_byte_add(row * row_bytes);
-            for column in 0..columns {
-                // SAFETY: a row and a column that are there; the target holds `columns` rows of `LANES` values.
-                unsafe {
-                    let value = if row < rows { source.add(column).read_unaligned() } else { 0 };
-                    target.add(column * stride + row).write_unaligned(value);
-                }
-            }
-        }
+        // SAFETY: the caller's.
+        unsafe { transpose::<u32>(source, row_bytes, (rows, Self::LANES), columns, target, stride) }
     }
 
     #[inline(always)]
     unsafe fn zero() -> Self::V {
         // SAFETY: the caller's.
         unsafe { Self::splat(0.0) }
+    }
+}
+
+/// [`Simd::transpose`] a value at a time, for `lanes` rows and values of any size.
+#[inline(always)]
+pub(crate) unsafe fn transpose<T: Copy + Default>(
+    source: *const T,
+    row_bytes: usize,
+    (rows, lanes): (usize, usize),
+    columns: usize,
+    target: *mut T,
+    stride: usize,
+) {
+    for row in 0..lanes {
+        // Wrapping: rows that are not there need not lie inside any object.
+        let source = source.wrapping_byte_add(row * row_bytes);
+        for column in 0..columns {
+            // SAFETY: a row and a column that are there; the target holds `columns` rows of `lanes` values.
+            unsafe {
+                let value = if row < rows { source.add(column).read_unaligned() } else { T::default() };
+                target.add(column * stride + row).write_unaligned(value);
+            }
+        }
     }
 }
 

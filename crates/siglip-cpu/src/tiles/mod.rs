@@ -31,7 +31,7 @@ pub(crate) use emulated::Emulated;
 
 use std::marker::PhantomData;
 
-use crate::dot::{IntegerDot, PairDot, Sums};
+use crate::dot::{Bf16Dot, Floats, IntegerDot};
 use crate::gemm::{self, Prefetch, Product};
 use crate::path::{Path, lanes};
 use crate::simd::Simd;
@@ -143,7 +143,7 @@ unsafe fn block<P: Path, T: Tiles, const NV: usize>(
     ahead: &mut Prefetch,
 ) {
     const {
-        assert!(lanes::<P>() == SIDE && size_of::<P::Sum>() == 64);
+        assert!(P::ROWS == 1 && lanes::<P>() == SIDE && size_of::<P::Sum>() == 64);
         assert!(P::STEP * size_of::<P::Activation>() == 4 && P::STEP * size_of::<P::Weight>() == 4);
     }
     let a = product.activations.wrapping_add(row * product.row_stride).cast::<u8>();
@@ -177,7 +177,7 @@ unsafe fn block<P: Path, T: Tiles, const NV: usize>(
             for (vector, sums) in vectors[0].iter_mut().zip(sums) {
                 *vector = sums.as_ptr().cast::<P::Sum>().read_unaligned();
             }
-            let values = gemm::values::<P, 1, NV>(product, row + r, vectors);
+            let values = gemm::values::<P, 1, NV>(product, row + r, 0, &vectors);
             gemm::finish::<P, 1, NV>(&product.epilogue, row + r, values);
         }
     }
@@ -224,28 +224,40 @@ pub(crate) struct Tiled<T, D>(PhantomData<(T, D)>);
 
 // SAFETY (all methods): the caller's, for the same method of `D`.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
-impl<T: Tiles, D: PairDot> PairDot for Tiled<T, D> {
+impl<T: Tiles, D: Bf16Dot> Bf16Dot for Tiled<T, D> {
     type Simd = D::Simd;
-    type Pairs = D::Pairs;
+    type Activations = D::Activations;
+    type Weights = D::Weights;
+    type Sums = D::Sums;
+
+    const STEP: usize = D::STEP;
 
     #[inline(always)]
-    unsafe fn broadcast(p: *const u16) -> D::Pairs {
-        unsafe { D::broadcast(p) }
+    unsafe fn broadcast(p: *const u16, stride: usize) -> D::Activations {
+        unsafe { D::broadcast(p, stride) }
     }
     #[inline(always)]
-    unsafe fn load(p: *const u16) -> D::Pairs {
+    unsafe fn load(p: *const u16) -> D::Weights {
         unsafe { D::load(p) }
     }
     #[inline(always)]
-    unsafe fn dot(a: D::Pairs, b: D::Pairs, sum: Sums<D>) -> Sums<D> {
-        unsafe { D::dot(a, b, sum) }
+    unsafe fn zero() -> D::Sums {
+        unsafe { D::zero() }
     }
     #[inline(always)]
-    unsafe fn store(p: *mut u16, v: Sums<D>) {
+    unsafe fn dot(a: D::Activations, b: D::Weights, sums: D::Sums) -> D::Sums {
+        unsafe { D::dot(a, b, sums) }
+    }
+    #[inline(always)]
+    unsafe fn row(sums: D::Sums, row: usize) -> Floats<D> {
+        unsafe { D::row(sums, row) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u16, v: Floats<D>) {
         unsafe { D::store(p, v) }
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut u16, n: usize, v: Sums<D>) {
+    unsafe fn store_first(p: *mut u16, n: usize, v: Floats<D>) {
         unsafe { D::store_first(p, n, v) }
     }
     #[inline(always)]
@@ -262,12 +274,13 @@ impl<T: Tiles, D: IntegerDot> IntegerDot for Tiled<T, D> {
     type Weights = D::Weights;
     type Sums = D::Sums;
 
+    const STEP: usize = D::STEP;
     const MAX_VECTORS: usize = D::MAX_VECTORS;
     const ZERO: f32 = D::ZERO;
 
     #[inline(always)]
-    unsafe fn broadcast(p: *const u8) -> D::Activations {
-        unsafe { D::broadcast(p) }
+    unsafe fn broadcast(p: *const u8, stride: usize) -> D::Activations {
+        unsafe { D::broadcast(p, stride) }
     }
     #[inline(always)]
     unsafe fn load(p: *const i8) -> D::Weights {
@@ -282,8 +295,8 @@ impl<T: Tiles, D: IntegerDot> IntegerDot for Tiled<T, D> {
         unsafe { D::dot(a, b, sum) }
     }
     #[inline(always)]
-    unsafe fn to_floats(sum: D::Sums) -> <D::Simd as Simd>::V {
-        unsafe { D::to_floats(sum) }
+    unsafe fn to_floats(sums: D::Sums, row: usize) -> <D::Simd as Simd>::V {
+        unsafe { D::to_floats(sums, row) }
     }
     #[inline(always)]
     unsafe fn store_bytes(p: *mut u8, v: <D::Simd as Simd>::V) {
