@@ -33,7 +33,7 @@ use std::marker::PhantomData;
 
 use crate::dot::{Bf16Dot, Floats, IntegerDot};
 use crate::gemm::{self, Prefetch, Product};
-use crate::path::{Path, lanes};
+use crate::path::{MAX_STEP, Path, lanes};
 use crate::simd::Simd;
 
 /// Eight tiles of up to 16 rows of 64 bytes.
@@ -177,8 +177,7 @@ unsafe fn block<P: Path, T: Tiles, const NV: usize>(
             for (vector, sums) in vectors[0].iter_mut().zip(sums) {
                 *vector = sums.as_ptr().cast::<P::Sum>().read_unaligned();
             }
-            let values = gemm::values::<P, 1, NV>(product, row + r, 0, vectors);
-            gemm::finish::<P, 1, NV>(&product.epilogue, row + r, values);
+            gemm::finish::<P, 1, NV>(product, row + r, 0, vectors);
         }
     }
 }
@@ -257,8 +256,8 @@ impl<T: Tiles, D: Bf16Dot> Bf16Dot for Tiled<T, D> {
         unsafe { D::store(p, v) }
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut u16, n: usize, v: Floats<D>) {
-        unsafe { D::store_first(p, n, v) }
+    unsafe fn store_step(p: *mut u16, rows: [Floats<D>; MAX_STEP]) {
+        unsafe { D::store_step(p, rows) }
     }
     #[inline(always)]
     unsafe fn pack_step(source: *const u16, stride: usize, rows: usize, columns: usize, packed: *mut u16) {
