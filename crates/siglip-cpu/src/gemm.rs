@@ -385,7 +385,7 @@ pub(crate) fn prefetch(p: *const u8) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a prefetch is a hint that may name any address.
     unsafe {
-        core::arch::asm!("prfm pldl2keep, [{0}]", in(reg) p, options(nostack, nomem, preserves_flags));
+        core::arch::asm!("prfm pldl2keep, [{0}]", in(reg) p, options(nostack, readonly, preserves_flags));
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = p;
