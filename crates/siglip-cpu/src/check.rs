@@ -141,7 +141,6 @@ impl<P: Kernels> SmallProduct<P> {
     unsafe fn fill_row(&mut self, row: usize, values: &[P::Inner]) {
         let target = self.activations[row * Self::STRIDE..][..Self::STRIDE].as_mut_ptr();
         if P::QUANTIZED {
-            let mut scratch = vec![0.0; Self::STRIDE];
             // SAFETY: all rows are STRIDE values long, K padded to whole vectors; the instructions are the caller's.
             unsafe {
                 P::quantize(&Quantize {
@@ -149,7 +148,6 @@ impl<P: Kernels> SmallProduct<P> {
                     size: K,
                     out: target,
                     scale: &mut self.row_scales[row],
-                    row: scratch.as_mut_ptr(),
                 });
             }
         } else {

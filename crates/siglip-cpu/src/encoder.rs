@@ -621,7 +621,6 @@ impl<P: Kernels> Memory<'_, P> {
                     size: width,
                     out: to.add(row * stride),
                     scale: scales.add(row),
-                    row: self.thread(worker.index()).row,
                 });
             }
         }

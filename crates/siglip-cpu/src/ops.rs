@@ -127,7 +127,7 @@ pub(crate) unsafe fn layer_norm<P: Path>(norm: &LayerNorm<P>) {
             at += lanes;
         }
         if P::QUANTIZED {
-            let (least, greatest) = extremes::<P::Simd>(norm.row, norm.size);
+            let (least, greatest) = extremes::<P::Simd, f32>(norm.row, norm.size);
             let (scale, shift) = row_scale(least, greatest);
             *norm.scale = scale;
             let mut at = 0;
@@ -142,28 +142,38 @@ pub(crate) unsafe fn layer_norm<P: Path>(norm: &LayerNorm<P>) {
 /// The least and the greatest of `size` values; the least is NaN if any value is not finite, so that the row's offset
 /// and with it all that is computed from it is not finite either.
 #[inline(always)]
-unsafe fn extremes<S: Simd>(x: *const f32, size: usize) -> (f32, f32) {
-    let whole = size / S::LANES * S::LANES;
+unsafe fn extremes<S: Simd, T: Element>(x: *const T, size: usize) -> (f32, f32) {
+    // Several at a time, which need not wait for one another.
+    const CHAINS: usize = 4;
+    let whole = size / (CHAINS * S::LANES) * CHAINS * S::LANES;
     // SAFETY: the caller vouches for `size` values.
     unsafe {
-        let (mut least, mut greatest) = (S::splat(f32::INFINITY), S::splat(f32::NEG_INFINITY));
-        let mut zero = S::zero();
+        let (mut least, mut greatest) =
+            ([S::splat(f32::INFINITY); CHAINS], [S::splat(f32::NEG_INFINITY); CHAINS]);
+        let mut zero = [S::zero(); CHAINS];
         let mut at = 0;
         while at < whole {
-            let x = S::load(x.add(at));
-            least = S::min(least, x);
-            greatest = S::max(greatest, x);
-            zero = S::mul_add(x, S::zero(), zero);
-            at += S::LANES;
+            for i in 0..CHAINS {
+                let x = T::load::<S>(x.add(at + i * S::LANES));
+                least[i] = S::min(least[i], x);
+                greatest[i] = S::max(greatest[i], x);
+                zero[i] = S::mul_add(x, S::zero(), zero[i]);
+            }
+            at += CHAINS * S::LANES;
         }
-        let mut zero = S::sum(zero);
-        let mut least = -S::maximum(S::sub(S::zero(), least));
-        let mut greatest = S::maximum(greatest);
-        while at < size {
-            least = least.min(*x.add(at));
-            greatest = greatest.max(*x.add(at));
-            zero += *x.add(at) * 0.0;
-            at += 1;
+        for i in 1..CHAINS {
+            least[0] = S::min(least[0], least[i]);
+            greatest[0] = S::max(greatest[0], greatest[i]);
+            zero[0] = S::add(zero[0], zero[i]);
+        }
+        let mut zero = S::sum(zero[0]);
+        let mut least = -S::maximum(S::sub(S::zero(), least[0]));
+        let mut greatest = S::maximum(greatest[0]);
+        for at in whole..size {
+            let x = (*x.add(at)).to_f32();
+            least = least.min(x);
+            greatest = greatest.max(x);
+            zero += x * 0.0;
         }
         (least + zero, greatest)
     }
@@ -187,7 +197,6 @@ unsafe fn quantize_vector<P: Path>(
     // SAFETY: the caller vouches for a vector of output.
     unsafe {
         let q = P::Simd::mul(P::Simd::sub(x, P::Simd::splat(scale.offset)), P::Simd::splat(inverse));
-        let q = P::Simd::max(P::Simd::min(P::Simd::round(q), P::Simd::splat(255.0)), P::Simd::zero());
         P::store_quantized(out, q);
     }
 }
@@ -201,8 +210,6 @@ pub(crate) struct Quantize<P: Path> {
     /// The output, padded like the input; its padding is not zero, but the weights there are.
     pub(crate) out: *mut P::Activation,
     pub(crate) scale: *mut RowScale,
-    /// Room for the row in f32, padded.
-    pub(crate) row: *mut f32,
 }
 
 /// # Safety
@@ -213,17 +220,13 @@ pub(crate) unsafe fn quantize<P: Path>(quantize: &Quantize<P>) {
     let lanes = lanes::<P>();
     // SAFETY: all pointers hold `size` values padded to whole vectors.
     unsafe {
-        let mut at = 0;
-        while at < quantize.size {
-            P::Simd::store(quantize.row.add(at), P::load(quantize.x.add(at)));
-            at += lanes;
-        }
-        let (least, greatest) = extremes::<P::Simd>(quantize.row, quantize.size);
+        let (least, greatest) = extremes::<P::Simd, P::Inner>(quantize.x, quantize.size);
         let (scale, inverse) = row_scale(least, greatest);
         *quantize.scale = scale;
         let mut at = 0;
         while at < quantize.size {
-            quantize_vector::<P>(P::Simd::load(quantize.row.add(at)), scale, inverse, quantize.out.add(at));
+            let x = P::Inner::load::<P::Simd>(quantize.x.add(at));
+            quantize_vector::<P>(x, scale, inverse, quantize.out.add(at));
             at += lanes;
         }
     }

@@ -399,11 +399,11 @@ fn check_quantized_rows<P: Kernels<Activation = u8, Weight = i8>>() {
     for size in [1_usize, 2, 15, 16, 17, 70, 1152] {
         let padded = size.next_multiple_of(16);
         let mut x: Vec<P::Inner> = (0..padded).map(|i| P::Inner::from_f32(exact(i * 7) * 1.7)).collect();
-        let (mut out, mut scale, mut row) = (vec![0; padded], RowScale::default(), vec![0.0; padded]);
+        let (mut out, mut scale) = (vec![0; padded], RowScale::default());
         let mut quantize = |x: &[P::Inner]| {
-            let (q, row) = (out.as_mut_ptr(), row.as_mut_ptr());
+            let q = out.as_mut_ptr();
             // SAFETY: the buffers are as long as the padded row, and the path runs here.
-            unsafe { P::quantize(&Quantize { x: x.as_ptr(), size, out: q, scale: &raw mut scale, row }) };
+            unsafe { P::quantize(&Quantize { x: x.as_ptr(), size, out: q, scale: &raw mut scale }) };
             (scale, out[..size].to_vec())
         };
         let (scale, bytes) = quantize(&x);
@@ -422,7 +422,7 @@ fn check_quantized_rows<P: Kernels<Activation = u8, Weight = i8>>() {
             (0..padded).map(|i| if i < size { exact(i + offset) } else { 0.0 }).collect()
         };
         let (weight, bias) = (parameter(1), parameter(2));
-        let (mut out, mut scale, mut row) = (vec![0; padded], RowScale::default(), vec![0.0; padded]);
+        let (mut out, mut scale) = (vec![0; padded], RowScale::default());
         // SAFETY: the buffers have the sizes that the fields ask for, and the path runs here.
         unsafe {
             P::layer_norm(&LayerNorm {

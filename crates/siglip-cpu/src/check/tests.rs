@@ -147,9 +147,6 @@ impl<const WHERE: u8> Path for Broken<WHERE> {
     unsafe fn store_step(p: *mut f32, rows: [Vector<Self>; MAX_STEP]) {
         unsafe { Right::store_step(p, rows) }
     }
-    unsafe fn load(p: *const f32) -> Vector<Self> {
-        unsafe { Right::load(p) }
-    }
     unsafe fn store_quantized(_: *mut f32, _: Vector<Self>) {
         unreachable!("this path is not quantised")
     }

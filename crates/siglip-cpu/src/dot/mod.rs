@@ -109,6 +109,6 @@ pub(crate) trait IntegerDot: Copy + 'static {
     unsafe fn dot(a: Self::Activations, b: Self::Weights, sums: Self::Sums) -> Self::Sums;
     /// The sums of one of the rows.
     unsafe fn to_floats(sums: Self::Sums, row: usize) -> <Self::Simd as Simd>::V;
-    /// Stores integral values from 0 to 255 as bytes.
+    /// Stores values from 0 to 255 as bytes, rounded to nearest, ties to even.
     unsafe fn store_bytes(p: *mut u8, v: <Self::Simd as Simd>::V);
 }

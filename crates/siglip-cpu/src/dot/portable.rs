@@ -50,7 +50,7 @@ impl IntegerDot for Loops {
     unsafe fn store_bytes(p: *mut u8, v: [f32; 8]) {
         for (i, x) in v.into_iter().enumerate() {
             // SAFETY: the caller vouches for 8 bytes.
-            unsafe { p.add(i).write(x as u8) }
+            unsafe { p.add(i).write(x.round_ties_even() as u8) }
         }
     }
 }

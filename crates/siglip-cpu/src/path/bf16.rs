@@ -70,11 +70,6 @@ impl<D: Bf16Dot> Path for Bf16<D> {
         unsafe { D::row(sum, row) }
     }
     #[inline(always)]
-    unsafe fn load(p: *const u16) -> Vector<Self> {
-        // SAFETY: the caller's.
-        unsafe { D::Simd::load_bf16(p) }
-    }
-    #[inline(always)]
     unsafe fn store_quantized(_: *mut u16, _: Vector<Self>) {
         unreachable!("this path is not quantised")
     }

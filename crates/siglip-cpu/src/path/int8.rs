@@ -90,11 +90,6 @@ where
         unsafe { A::store_step(p, rows) }
     }
     #[inline(always)]
-    unsafe fn load(p: *const A::Inner) -> Vector<Self> {
-        // SAFETY: the caller's.
-        unsafe { A::load(p) }
-    }
-    #[inline(always)]
     unsafe fn store_quantized(p: *mut u8, v: Vector<Self>) {
         // SAFETY: the caller's.
         unsafe { D::store_bytes(p, v) }

@@ -74,9 +74,7 @@ pub(crate) trait Path: Copy + 'static {
     unsafe fn store(p: *mut Self::Inner, v: Vector<Self>);
     /// Stores one step of one vector of a right operand: the first `STEP` vectors are its rows, interleaved.
     unsafe fn store_step(p: *mut Self::Inner, rows: [Vector<Self>; MAX_STEP]);
-    /// Loads a vector that [`Path::store`] stored.
-    unsafe fn load(p: *const Self::Inner) -> Vector<Self>;
-    /// Stores a vector of integers from 0 to 255 as activations. Only for quantised paths.
+    /// Stores a vector of values from 0 to 255 as activations, rounded to nearest, ties to even. Only for quantised paths.
     unsafe fn store_quantized(p: *mut Self::Activation, v: Vector<Self>);
 
     /// Packs one step of one vector of columns as a right operand: `rows <= STEP` rows of `columns <= LANES` values,
@@ -159,6 +157,12 @@ pub(crate) trait Element: Plain + Default {
     fn from_f32(x: f32) -> Self;
     /// Exact.
     fn to_f32(self) -> f32;
+    /// Loads a vector, widened.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Simd`].
+    unsafe fn load<S: Simd>(p: *const Self) -> S::V;
 }
 
 /// Weights in a floating-point format need no scale.
@@ -179,6 +183,11 @@ impl Element for f32 {
     fn to_f32(self) -> f32 {
         self
     }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const f32) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::load(p) }
+    }
 }
 
 /// bfloat16 as its bits.
@@ -195,5 +204,10 @@ impl Element for u16 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self) << 16)
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u16) -> S::V {
+        // SAFETY: the caller's.
+        unsafe { S::load_bf16(p) }
     }
 }

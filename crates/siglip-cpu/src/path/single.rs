@@ -15,31 +15,7 @@ pub(crate) type Widened<S> = Single<S, u16>;
 #[derive(Clone, Copy)]
 pub(crate) struct Single<S, W>(PhantomData<(S, W)>);
 
-/// A weight format whose vectors load as f32.
-pub(crate) trait LoadsAsF32: Element {
-    /// # Safety
-    ///
-    /// As for [`Simd`].
-    unsafe fn load<S: Simd>(p: *const Self) -> S::V;
-}
-
-impl LoadsAsF32 for f32 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const f32) -> S::V {
-        // SAFETY: the caller's.
-        unsafe { S::load(p) }
-    }
-}
-
-impl LoadsAsF32 for u16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(p: *const u16) -> S::V {
-        // SAFETY: the caller's.
-        unsafe { S::load_bf16(p) }
-    }
-}
-
-impl<S: Simd, W: LoadsAsF32> Path for Single<S, W> {
+impl<S: Simd, W: Element> Path for Single<S, W> {
     type Simd = S;
     type Activation = f32;
     type Weight = W;
@@ -90,11 +66,6 @@ impl<S: Simd, W: LoadsAsF32> Path for Single<S, W> {
     #[inline(always)]
     unsafe fn value(sum: S::V, _: usize, _: RowScale, _: &ColumnScales<Self>) -> S::V {
         sum
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> S::V {
-        // SAFETY: the caller's.
-        unsafe { S::load(p) }
     }
     #[inline(always)]
     unsafe fn store_quantized(_: *mut f32, _: S::V) {
