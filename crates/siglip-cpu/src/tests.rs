@@ -422,7 +422,7 @@ fn check_quantized_rows<P: Kernels<Activation = u8, Weight = i8>>() {
             (0..padded).map(|i| if i < size { exact(i + offset) } else { 0.0 }).collect()
         };
         let (weight, bias) = (parameter(1), parameter(2));
-        let (mut out, mut scale) = (vec![0; padded], RowScale::default());
+        let (mut out, mut scale, mut row) = (vec![0; padded], RowScale::default(), vec![0.0; padded]);
         // SAFETY: the buffers have the sizes that the fields ask for, and the path runs here.
         unsafe {
             P::layer_norm(&LayerNorm {
