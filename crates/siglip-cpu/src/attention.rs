@@ -1,31 +1,37 @@
 //! Attention of one head of one item: `softmax(q kᵀ / sqrt(head_dim)) v`, without a mask.
 //!
+//! Everything is computed with queries in the lanes of vectors, so that softmax works down the lanes and never across
+//! them, and what one product gives is the next one's right operand as it stands:
+//!
 //! ```text
-//! pack k as the right operand [head_dim][keys] and v as [keys][head_dim]        once; they stay in L2
-//! for each strip of up to 24 queries
-//!   scores = strip · kᵀ            f32, [24][keys]: 6 KiB for a text, 70 KiB for 729 patches
-//!   weights = softmax(scores)      in the activations' format
-//!   out = weights · v
+//! pack v as a left operand [keys][head_dim]       once
+//! for each panel of up to 64 queries
+//!   pack q as a right operand [head_dim][queries]
+//!   scores = k · qᵀ                               f32, [keys][queries]: 16 KiB for a text, 182 KiB for 729 patches
+//!   weights = exp(scores - max)                   in place, in the activations' format
+//!   mixed = vᵀ · weights                          f32, [head_dim][queries]
+//!   out = mixedᵀ / sum                            the sum of each query's exponentials
 //! ```
 //!
-//! A strip of scores never leaves the core's cache and the whole score matrix never exists, so softmax needs no
-//! running maximum: it sees its whole row.
+//! A panel's scores stay in the core's cache and the whole score matrix never exists, so softmax needs no running
+//! maximum: it sees all keys.
 
-use crate::gemm::{Epilogue, Product, multiply};
-use crate::ops::{Softmax, softmax};
+use crate::gemm::{Epilogue, Product, multiply, multiply_steps, prefetch};
+use crate::kernels::{ActivationKernels, Kernels};
+use crate::ops::{Exponentials, exponentials};
 use crate::pack::panel_widths;
-use crate::path::{Path, lanes};
-use crate::simd::{Simd, transpose};
+use crate::path::{MAX_STEP, Path, lanes};
+use crate::simd::{MAX_LANES, Simd, transpose};
 
 /// One head of one item.
 #[derive(Clone, Copy)]
 pub(crate) struct Attention<P: Path> {
-    /// The head's queries, `[queries, head_dim]`, from row to row `q_stride` values. The `head_dim` values are followed
-    /// by zeroes up to a multiple of the path's step.
+    /// The head's queries, `[queries, head_dim]`, from row to row `q_stride` values.
     pub(crate) q: *const P::Inner,
     pub(crate) q_stride: usize,
     pub(crate) queries: usize,
-    /// The head's keys and values, `[keys, head_dim]` each.
+    /// The head's keys and values, `[keys, head_dim]` each. Keys are read up to a multiple of the path's step: what
+    /// follows them must exist and be finite.
     pub(crate) k: *const P::Inner,
     pub(crate) v: *const P::Inner,
     pub(crate) kv_stride: usize,
@@ -36,33 +42,34 @@ pub(crate) struct Attention<P: Path> {
     /// `[queries, head_dim]`; nothing beyond `head_dim` is written.
     pub(crate) out: *mut P::Inner,
     pub(crate) out_stride: usize,
-    /// This thread's scratch memory, laid out by [`Scratch`], zeroed at first.
-    pub(crate) packed_k: *mut P::Inner,
+    /// Queries, keys and values of the head whose turn comes next, laid out alike, to be fetched meanwhile; null for
+    /// none.
+    pub(crate) next: [*const P::Inner; 3],
+    /// This thread's scratch memory, laid out by [`Scratch`].
+    pub(crate) packed_q: *mut P::Inner,
     pub(crate) packed_v: *mut P::Inner,
     pub(crate) scores: *mut f32,
-    pub(crate) weights: *mut P::Inner,
+    pub(crate) mixed: *mut f32,
 }
-
-/// Queries whose scores are held at once: a multiple of the 6 and 8 rows that the matrix kernels take at a time.
-const STRIP: usize = 24;
 
 /// How much scratch memory one thread needs, in values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scratch {
-    pub(crate) packed_k: usize,
+    pub(crate) packed_q: usize,
     pub(crate) packed_v: usize,
     pub(crate) scores: usize,
-    pub(crate) weights: usize,
+    pub(crate) mixed: usize,
 }
 
 impl Scratch {
     pub(crate) fn new<A: Path>(keys: usize, head_dim: usize) -> Self {
-        let wide_keys = keys.next_multiple_of(lanes::<A>().max(A::STEP));
+        let queries = A::MAX_VECTORS * lanes::<A>();
         Scratch {
-            packed_k: head_dim.next_multiple_of(A::STEP) * wide_keys,
-            packed_v: wide_keys * head_dim.next_multiple_of(lanes::<A>()),
-            scores: STRIP * wide_keys,
-            weights: STRIP * wide_keys,
+            packed_q: head_dim.next_multiple_of(A::STEP) * queries,
+            // Whole vectors are written; the last one may end behind the last column.
+            packed_v: keys.next_multiple_of(A::STEP) * head_dim + lanes::<A>() * A::STEP,
+            scores: keys.next_multiple_of(A::STEP) * queries,
+            mixed: head_dim * queries,
         }
     }
 }
@@ -70,179 +77,309 @@ impl Scratch {
 /// # Safety
 ///
 /// The pointers must be valid as the fields say, the scratch memory as large as [`Scratch::new`] says for
-/// `P::Attention`, and the path's instructions enabled in the calling function.
+/// `P::Attention`, the path's instructions enabled in the calling function, and those of `P::Attention` present in the
+/// machine.
 #[inline(always)]
-pub(crate) unsafe fn attend<P: Path>(head: &Attention<P>) {
-    let step = P::Attention::STEP;
+pub(crate) unsafe fn attend<P: Kernels>(head: &Attention<P>) {
     let lanes = lanes::<P>();
-    let wide_keys = head.keys.next_multiple_of(lanes.max(step));
-    // SAFETY: see each call; rows first..first+rows stay below `queries`.
-    unsafe {
-        pack_columns::<P::Attention>(head.k, head.kv_stride, head.keys, head.head_dim, head.packed_k);
-        pack_rows::<P::Attention>(head.v, head.kv_stride, head.keys, head.head_dim, head.packed_v);
-        let mut first = 0;
-        while first < head.queries {
-            let rows = STRIP.min(head.queries - first);
-            let mut panel = head.packed_k.cast_const();
-            let mut column = 0;
-            for vectors in panel_widths::<P::Attention>(head.keys) {
-                let steps = head.head_dim.div_ceil(step);
-                multiply::<P::Attention>(&Product {
-                    activations: head.q.add(first * head.q_stride),
-                    row_stride: head.q_stride,
-                    rows,
-                    panel,
-                    steps,
-                    vectors,
-                    row_scales: std::ptr::null(),
-                    row_scale_stride: 0,
-                    column_scales: std::ptr::null(),
-                    column_sums: std::ptr::null(),
-                    epilogue: Epilogue::StoreF32 {
-                        bias: std::ptr::null(),
-                        out: head.scores.add(column),
-                        stride: wide_keys,
-                    },
-                    prefetch: std::ptr::null(),
-                    prefetch_bytes: 0,
-                });
-                panel = panel.add(steps * vectors * lanes * step);
-                column += vectors * lanes;
-            }
-            for row in 0..rows {
-                softmax::<P::Attention>(&Softmax {
-                    scores: head.scores.add(row * wide_keys),
-                    keys: head.keys,
-                    scale_log2e: head.scale_log2e,
-                    out: head.weights.add(row * wide_keys),
-                });
-            }
-            let mut panel = head.packed_v.cast_const();
-            let mut column = 0;
-            for vectors in panel_widths::<P::Attention>(head.head_dim) {
-                let steps = head.keys.div_ceil(step);
-                multiply::<P::Attention>(&Product {
-                    activations: head.weights,
-                    row_stride: wide_keys,
-                    rows,
-                    panel,
-                    steps,
-                    vectors,
-                    row_scales: std::ptr::null(),
-                    row_scale_stride: 0,
-                    column_scales: std::ptr::null(),
-                    column_sums: std::ptr::null(),
-                    epilogue: Epilogue::StoreFirst {
-                        out: head.out.add(first * head.out_stride + column),
-                        stride: head.out_stride,
-                        columns: head.head_dim - column,
-                    },
-                    prefetch: std::ptr::null(),
-                    prefetch_bytes: 0,
-                });
-                panel = panel.add(steps * vectors * lanes * step);
-                column += vectors * lanes;
-            }
-            first += rows;
-        }
-    }
-}
-
-/// Packs `[rows, depth]` as a right operand whose columns are the rows: keys, for `q kᵀ`. Columns beyond `rows` and
-/// depth beyond `depth` become zero.
-///
-/// A step's values of one row are one group of 32 bits (one f32, two bf16) or, where an instruction takes four bf16, of 64
-/// bits, so this is a transposition of such groups, block by block.
-#[inline(always)]
-unsafe fn pack_columns<A: Path>(
-    source: *const A::Activation,
-    stride: usize,
-    rows: usize,
-    depth: usize,
-    mut packed: *mut A::Activation,
-) {
-    let group_bits = const {
-        let bits = A::STEP * size_of::<A::Activation>() * 8;
-        assert!(bits == 32 || bits == 64);
-        bits
-    };
-    let lanes = lanes::<A>();
-    let (steps, whole) = (depth.div_ceil(A::STEP), depth / A::STEP);
-    let mut row = 0;
-    // SAFETY: the caller vouches for the source's rows and for room for all panels.
-    unsafe {
-        for vectors in panel_widths::<A>(rows) {
-            let width = vectors * lanes;
-            for vector in 0..vectors {
-                let first = row + vector * lanes;
-                let filled = lanes.min(rows.saturating_sub(first));
-                let source = source.add(first.min(rows) * stride);
-                let packed = packed.add(vector * lanes * A::STEP);
-                let mut step = 0;
-                while step < whole {
-                    let count = lanes.min(whole - step);
-                    let (from, row_bytes) = (source.add(step * A::STEP), stride * size_of::<A::Activation>());
-                    let to = packed.add(step * width * A::STEP);
-                    if group_bits == 32 {
-                        A::Simd::transpose(from.cast(), row_bytes, filled, count, to.cast(), width);
-                    } else {
-                        let (from, to) = (from.cast::<u64>(), to.cast::<u64>());
-                        transpose(from, row_bytes, (filled, lanes), count, to, width);
-                    }
-                    step += count;
-                }
-                if whole < steps {
-                    let packed = packed.add(whole * width * A::STEP);
-                    for column in 0..lanes {
-                        for i in 0..A::STEP {
-                            let k = whole * A::STEP + i;
-                            let there = column < filled && k < depth;
-                            let value = if there {
-                                *source.add(column * stride + k)
-                            } else {
-                                A::Activation::default()
-                            };
-                            *packed.add(column * A::STEP + i) = value;
-                        }
-                    }
-                }
-            }
-            packed = packed.add(steps * width * A::STEP);
-            row += width;
-        }
-    }
-}
-
-/// Packs `[depth, columns]` as a right operand as it stands: values, for `weights · v`.
-#[inline(always)]
-unsafe fn pack_rows<A: Path>(
-    source: *const A::Activation,
-    stride: usize,
-    depth: usize,
-    columns: usize,
-    mut packed: *mut A::Activation,
-) {
-    let lanes = lanes::<A>();
-    let steps = depth.div_ceil(A::STEP);
     let mut first = 0;
-    // SAFETY: as for `pack_columns`.
+    // SAFETY: see each call; queries first..first+count stay below `queries`.
     unsafe {
-        for vectors in panel_widths::<A>(columns) {
-            for step in 0..steps {
-                let rows = A::STEP.min(depth - step * A::STEP);
-                for vector in 0..vectors {
-                    let column = first + vector * lanes;
-                    A::pack_step(
-                        source.add(step * A::STEP * stride + column),
-                        stride,
-                        rows,
-                        lanes.min(columns.saturating_sub(column)),
-                        packed,
-                    );
-                    packed = packed.add(lanes * A::STEP);
-                }
-            }
+        pack_values(head);
+        for vectors in panel_widths::<P::Attention>(head.queries) {
+            let panel = Panel { first, count: (vectors * lanes).min(head.queries - first), vectors };
+            pack_queries(head, &panel);
+            fetch_next(head, &panel, Operand::Queries);
+            scores(head, vectors);
+            fetch_next(head, &panel, Operand::Keys);
+            let mut factors = [0.0; MAX_VECTORS * MAX_LANES];
+            weights(head, vectors, &mut factors);
+            fetch_next(head, &panel, Operand::Values);
+            mix(head, vectors);
+            write(head, &panel, &factors);
             first += vectors * lanes;
         }
+    }
+}
+
+/// The widest panel of any path.
+const MAX_VECTORS: usize = 4;
+
+/// Queries that are computed together.
+struct Panel {
+    first: usize,
+    count: usize,
+    /// In vectors: `count` rounded up.
+    vectors: usize,
+}
+
+/// Packs values as a left operand that lies step by step, `[steps][head_dim][STEP]`. Keys that fill up the last step
+/// are zero.
+#[inline(always)]
+unsafe fn pack_values<P: Path>(head: &Attention<P>) {
+    let (step, lanes) = (P::Attention::STEP, lanes::<P>());
+    for first in (0..head.keys).step_by(step) {
+        let rows = step.min(head.keys - first);
+        for column in (0..head.head_dim).step_by(lanes) {
+            // SAFETY: the rows and columns are the head's; what is written behind the last column is the next step's,
+            // or spare.
+            unsafe {
+                P::Attention::pack_step(
+                    head.v.add(first * head.kv_stride + column),
+                    head.kv_stride,
+                    rows,
+                    lanes.min(head.head_dim - column),
+                    head.packed_v.add(first * head.head_dim + column * step),
+                );
+            }
+        }
+    }
+}
+
+/// Packs a panel's queries as a right operand, `[steps][vectors][LANES][STEP]`. What is beyond the queries and beyond
+/// `head_dim` becomes zero.
+#[inline(always)]
+unsafe fn pack_queries<P: Path>(head: &Attention<P>, panel: &Panel) {
+    let (step, lanes) = (P::Attention::STEP, lanes::<P>());
+    let (width, whole) = (panel.vectors * lanes, head.head_dim / step);
+    // SAFETY: the queries are the head's, the scratch memory has room for a panel of the widest.
+    unsafe {
+        for vector in 0..panel.vectors {
+            let filled = lanes.min(panel.count.saturating_sub(vector * lanes));
+            let source = head.q.add((panel.first + vector * lanes) * head.q_stride);
+            let packed = head.packed_q.add(vector * lanes * step);
+            for first in (0..whole).step_by(lanes) {
+                let to = packed.add(first * width * step);
+                let groups = (filled, lanes.min(whole - first));
+                transpose_groups::<P>(source.add(first * step), head.q_stride, groups, to, width);
+            }
+            if whole * step < head.head_dim {
+                let packed = packed.add(whole * width * step);
+                for query in 0..lanes {
+                    for i in 0..step {
+                        let column = whole * step + i;
+                        let there = query < filled && column < head.head_dim;
+                        *packed.add(query * step + i) = if there {
+                            *source.add(query * head.q_stride + column)
+                        } else {
+                            P::Inner::default()
+                        };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Transposes groups of `STEP` values: `rows` rows of `columns` groups, `stride` values from row to row, into `columns`
+/// rows of `LANES` groups, `width` groups from row to row; rows that are not there become zeroes.
+#[inline(always)]
+unsafe fn transpose_groups<P: Path>(
+    source: *const P::Inner,
+    stride: usize,
+    (rows, columns): (usize, usize),
+    target: *mut P::Inner,
+    width: usize,
+) {
+    let row_bytes = stride * size_of::<P::Inner>();
+    // SAFETY: the caller vouches for source and target.
+    unsafe {
+        match const { P::Attention::STEP * size_of::<P::Inner>() } {
+            4 => P::Simd::transpose(source.cast(), row_bytes, rows, columns, target.cast(), width),
+            8 => {
+                let (source, target) = (source.cast::<u64>(), target.cast::<u64>());
+                transpose(source, row_bytes, (rows, lanes::<P>()), columns, target, width);
+            }
+            bytes => unreachable!("no path multiplies activations in groups of {bytes} bytes"),
+        }
+    }
+}
+
+/// `k · qᵀ`, `[keys][queries]`.
+#[inline(always)]
+unsafe fn scores<P: Kernels>(head: &Attention<P>, vectors: usize) {
+    // SAFETY: the caller vouches for the keys; the queries were packed, and there is room for as many scores.
+    unsafe {
+        P::Attention::multiply(&Operands {
+            left: head.k,
+            order: Order::Rows,
+            row_stride: head.kv_stride,
+            rows: head.keys,
+            panel: head.packed_q,
+            steps: head.head_dim.div_ceil(P::Attention::STEP),
+            vectors,
+            out: head.scores,
+        });
+    }
+}
+
+/// Scores become weights.
+#[inline(always)]
+unsafe fn weights<P: Path>(
+    head: &Attention<P>,
+    vectors: usize,
+    factors: &mut [f32; MAX_VECTORS * MAX_LANES],
+) {
+    let Attention { scores, keys, scale_log2e, .. } = *head;
+    let columns = Exponentials { scores, keys, scale_log2e, factors: factors.as_mut_ptr() };
+    // SAFETY: the scores are there, and there is room for factors of the widest panel.
+    unsafe {
+        match vectors {
+            4 => exponentials::<P::Attention, 4>(&columns),
+            3 => exponentials::<P::Attention, 3>(&columns),
+            2 => exponentials::<P::Attention, 2>(&columns),
+            _ => exponentials::<P::Attention, 1>(&columns),
+        }
+    }
+}
+
+/// `vᵀ · weights`, `[head_dim][queries]`.
+#[inline(always)]
+unsafe fn mix<P: Kernels>(head: &Attention<P>, vectors: usize) {
+    // SAFETY: values and weights were packed, and there is room for the sums.
+    unsafe {
+        P::Attention::multiply(&Operands {
+            left: head.packed_v,
+            order: Order::Steps,
+            row_stride: head.head_dim,
+            rows: head.head_dim,
+            panel: head.scores.cast(),
+            steps: head.keys.div_ceil(P::Attention::STEP),
+            vectors,
+            out: head.mixed,
+        });
+    }
+}
+
+/// Two operands that both were computed: one of attention's products.
+pub(crate) struct Operands<A: Path> {
+    left: *const A::Activation,
+    order: Order,
+    row_stride: usize,
+    rows: usize,
+    /// `[steps][vectors][LANES][STEP]`.
+    panel: *const A::Weight,
+    steps: usize,
+    vectors: usize,
+    /// `[rows][vectors][LANES]`.
+    out: *mut f32,
+}
+
+/// How the left operand lies.
+#[derive(Clone, Copy)]
+enum Order {
+    /// Row by row.
+    Rows,
+    /// Step by step, see [`multiply_steps`].
+    Steps,
+}
+
+impl<A: Path> Operands<A> {
+    /// # Safety
+    ///
+    /// As for [`multiply`].
+    #[inline(always)]
+    pub(crate) unsafe fn multiply(&self) {
+        let product = Product::<A> {
+            activations: self.left,
+            row_stride: self.row_stride,
+            rows: self.rows,
+            panel: self.panel,
+            steps: self.steps,
+            vectors: self.vectors,
+            row_scales: std::ptr::null(),
+            row_scale_stride: 0,
+            column_scales: std::ptr::null(),
+            column_sums: std::ptr::null(),
+            epilogue: Epilogue::Sums { out: self.out, stride: self.vectors * lanes::<A>() },
+            prefetch: std::ptr::null(),
+            prefetch_bytes: 0,
+        };
+        // SAFETY: the caller's contract.
+        unsafe {
+            match self.order {
+                Order::Rows => multiply(&product),
+                Order::Steps => multiply_steps(&product),
+            }
+        }
+    }
+}
+
+/// Writes a panel's results, times each query's factor, as rows of the output.
+#[inline(always)]
+unsafe fn write<P: Path>(head: &Attention<P>, panel: &Panel, factors: &[f32; MAX_VECTORS * MAX_LANES]) {
+    let (step, lanes) = (P::Attention::STEP, lanes::<P>());
+    let width = panel.vectors * lanes;
+    let groups = head.head_dim.div_ceil(step);
+    // Groups of a vector of queries, before and after they are transposed.
+    let (mut columns, mut rows) = ([0_u32; MAX_LANES * MAX_LANES], [0_u32; MAX_LANES * MAX_LANES]);
+    const { assert!(vector_bytes::<P>() * P::Simd::LANES <= 4 * MAX_LANES * MAX_LANES) };
+    let (columns, rows) = (columns.as_mut_ptr().cast::<P::Inner>(), rows.as_mut_ptr().cast::<P::Inner>());
+    for vector in 0..panel.vectors {
+        let filled = lanes.min(panel.count.saturating_sub(vector * lanes));
+        for first in (0..groups).step_by(lanes) {
+            let count = lanes.min(groups - first);
+            // SAFETY: at most LANES groups of LANES queries fit into the arrays; the rows of `mixed` and of the output
+            // are the head's.
+            unsafe {
+                let factor = P::Simd::load(factors.as_ptr().add(vector * lanes));
+                for group in 0..count {
+                    let mut values = [P::Simd::zero(); MAX_STEP];
+                    for (i, value) in values.iter_mut().enumerate().take(step) {
+                        let row = (first + group) * step + i;
+                        if row < head.head_dim {
+                            let sums = P::Simd::load(head.mixed.add(row * width + vector * lanes));
+                            *value = P::Simd::mul(sums, factor);
+                        }
+                    }
+                    P::Attention::store_step(columns.add(group * lanes * step), values);
+                }
+                let out = head.out.add((panel.first + vector * lanes) * head.out_stride + first * step);
+                if filled == lanes && count == lanes && head.out_stride.is_multiple_of(step) {
+                    let stride = head.out_stride / step;
+                    transpose_groups::<P>(columns, lanes * step, (lanes, lanes), out, stride);
+                } else {
+                    transpose_groups::<P>(columns, lanes * step, (count, lanes), rows, lanes);
+                    let values = (count * step).min(head.head_dim - first * step);
+                    for query in 0..filled {
+                        let row = rows.add(query * lanes * step);
+                        std::ptr::copy_nonoverlapping(row, out.add(query * head.out_stride), values);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of a group for each lane.
+const fn vector_bytes<P: Path>() -> usize {
+    P::Simd::LANES * P::Attention::STEP * size_of::<P::Inner>()
+}
+
+#[derive(Clone, Copy)]
+enum Operand {
+    Queries,
+    Keys,
+    Values,
+}
+
+/// Fetches a panel's share of the next head. The rows of a head are too far apart for the processor to see what will be
+/// read.
+#[inline(always)]
+fn fetch_next<P: Path>(head: &Attention<P>, panel: &Panel, operand: Operand) {
+    let first = head.next[operand as usize];
+    if first.is_null() {
+        return;
+    }
+    let (rows, stride) = match operand {
+        Operand::Queries => (head.queries, head.q_stride),
+        Operand::Keys | Operand::Values => (head.keys, head.kv_stride),
+    };
+    let share = |query: usize| rows * query / head.queries;
+    for row in share(panel.first)..share(panel.first + panel.count) {
+        let row = first.wrapping_add(row * stride);
+        let line = 64 / size_of::<P::Inner>();
+        (0..head.head_dim).step_by(line).for_each(|at| prefetch(row.wrapping_add(at).cast()));
+        prefetch(row.wrapping_add(head.head_dim.saturating_sub(1)).cast());
     }
 }

@@ -189,10 +189,10 @@ fn attention<P: Kernels>(positions: usize, head_dim: usize) -> Box<dyn FnMut()> 
     let (q, k, v) = (operand(), operand(), operand());
     let mut out = operand();
     let scratch = Scratch::new::<P::Attention>(positions, head_dim);
-    let mut packed_k = vec![P::Inner::default(); scratch.packed_k];
+    let mut packed_q = vec![P::Inner::default(); scratch.packed_q];
     let mut packed_v = vec![P::Inner::default(); scratch.packed_v];
     let mut scores = vec![0.0; scratch.scores];
-    let mut weights = vec![P::Inner::default(); scratch.weights];
+    let mut mixed = vec![0.0; scratch.mixed];
     Box::new(move || {
         // SAFETY: the buffers have the sizes that the fields ask for; `dispatch` checked the instructions.
         unsafe {
@@ -208,10 +208,11 @@ fn attention<P: Kernels>(positions: usize, head_dim: usize) -> Box<dyn FnMut()> 
                 scale_log2e: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
                 out: out.as_mut_ptr(),
                 out_stride: stride,
-                packed_k: packed_k.as_mut_ptr(),
+                next: [std::ptr::null(); 3],
+                packed_q: packed_q.as_mut_ptr(),
                 packed_v: packed_v.as_mut_ptr(),
                 scores: scores.as_mut_ptr(),
-                weights: weights.as_mut_ptr(),
+                mixed: mixed.as_mut_ptr(),
             });
         }
     })

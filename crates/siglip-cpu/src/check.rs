@@ -218,10 +218,10 @@ unsafe fn check_attention<P: Kernels>() -> Result<(), Difference> {
     };
     let (q, k, v) = (values(QUERIES, 0), values(KEYS, 170), values(KEYS, 1700));
     let scratch = Scratch::new::<P::Attention>(KEYS, HEAD_DIM);
-    let mut packed_k = vec![P::Inner::default(); scratch.packed_k];
+    let mut packed_q = vec![P::Inner::default(); scratch.packed_q];
     let mut packed_v = vec![P::Inner::default(); scratch.packed_v];
     let mut scores = vec![0.0; scratch.scores];
-    let mut weights = vec![P::Inner::default(); scratch.weights];
+    let mut mixed = vec![0.0; scratch.mixed];
     let mut out = vec![P::Inner::default(); QUERIES * STRIDE];
     let scale = 1.0 / (HEAD_DIM as f64).sqrt();
     // SAFETY: the buffers have the sizes that the fields ask for; the instructions are the caller's.
@@ -238,10 +238,11 @@ unsafe fn check_attention<P: Kernels>() -> Result<(), Difference> {
             scale_log2e: std::f32::consts::LOG2_E * scale as f32,
             out: out.as_mut_ptr(),
             out_stride: STRIDE,
-            packed_k: packed_k.as_mut_ptr(),
+            next: [std::ptr::null(); 3],
+            packed_q: packed_q.as_mut_ptr(),
             packed_v: packed_v.as_mut_ptr(),
             scores: scores.as_mut_ptr(),
-            weights: weights.as_mut_ptr(),
+            mixed: mixed.as_mut_ptr(),
         });
     }
     let read = |values: &[P::Inner], i: usize| f64::from(values[i].to_f32());

@@ -314,32 +314,42 @@ impl<P: Kernels> Encoder<P> {
         let head_dim = self.shape.head_dim();
         let x_stride = padded(hidden);
         let scratch = memory.thread(worker.index());
+        let place = |unit: usize| {
+            let (item, column) = (unit / count, unit % count * head_dim);
+            let kv = item * positions * heads.kv_stride + column;
+            let q = heads.q.wrapping_add(item * heads.queries * heads.q_stride + column);
+            (q, heads.k.wrapping_add(kv), heads.v.wrapping_add(kv))
+        };
         let mut unit = counter.first(worker);
         while unit < items * count {
+            let following = counter.next(worker);
+            let next =
+                if following < items * count { place(following).into() } else { [std::ptr::null(); 3] };
+            let (q, k, v) = place(unit);
             let (item, column) = (unit / count, unit % count * head_dim);
-            let kv_row = item * positions * heads.kv_stride + column;
             // SAFETY: item < items and column + head_dim <= hidden; each unit writes its own part of `mixed`, each
             // thread has its own scratch.
             unsafe {
                 P::attend(&Attention {
-                    q: heads.q.add(item * heads.queries * heads.q_stride + column),
+                    q,
                     q_stride: heads.q_stride,
                     queries: heads.queries,
-                    k: heads.k.add(kv_row),
-                    v: heads.v.add(kv_row),
+                    k,
+                    v,
                     kv_stride: heads.kv_stride,
                     keys: positions,
                     head_dim,
                     scale_log2e: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
                     out: memory.mixed.add(item * heads.queries * x_stride + column),
                     out_stride: x_stride,
-                    packed_k: scratch.packed_k,
+                    next,
+                    packed_q: scratch.packed_q,
                     packed_v: scratch.packed_v,
                     scores: scratch.scores,
-                    weights: scratch.weights,
+                    mixed: scratch.mixed,
                 });
             }
-            unit = counter.next(worker);
+            unit = following;
         }
     }
 }
@@ -401,29 +411,29 @@ pub(crate) struct Scratch<P: Kernels> {
 }
 
 struct ThreadScratch<P: Kernels> {
-    packed_k: Buffer<P::Inner>,
+    packed_q: Buffer<P::Inner>,
     packed_v: Buffer<P::Inner>,
     scores: Buffer<f32>,
-    weights: Buffer<P::Inner>,
+    mixed: Buffer<f32>,
     row: Buffer<f32>,
 }
 
 impl<P: Kernels> ThreadScratch<P> {
     fn memory(&mut self) -> ThreadMemory<P> {
         ThreadMemory {
-            packed_k: self.packed_k.as_mut_ptr(),
+            packed_q: self.packed_q.as_mut_ptr(),
             packed_v: self.packed_v.as_mut_ptr(),
             scores: self.scores.as_mut_ptr(),
-            weights: self.weights.as_mut_ptr(),
+            mixed: self.mixed.as_mut_ptr(),
             row: self.row.as_mut_ptr(),
         }
     }
 
     fn bytes(&self) -> usize {
-        self.packed_k.bytes()
+        self.packed_q.bytes()
             + self.packed_v.bytes()
             + self.scores.bytes()
-            + self.weights.bytes()
+            + self.mixed.bytes()
             + self.row.bytes()
     }
 }
@@ -444,10 +454,10 @@ impl<P: Kernels> Scratch<P> {
         let head = attention::Scratch::new::<P::Attention>(shape.positions, shape.head_dim());
         let threads = (0..pool.threads()).map(|_| {
             Ok(ThreadScratch {
-                packed_k: Buffer::zeroed(head.packed_k)?,
+                packed_q: Buffer::zeroed(head.packed_q)?,
                 packed_v: Buffer::zeroed(head.packed_v)?,
                 scores: Buffer::zeroed(head.scores)?,
-                weights: Buffer::zeroed(head.weights)?,
+                mixed: Buffer::zeroed(head.mixed)?,
                 row: Buffer::zeroed(wide_stride)?,
             })
         });
@@ -523,10 +533,10 @@ pub(crate) struct Memory<'a, P: Kernels> {
 }
 
 struct ThreadMemory<P: Kernels> {
-    packed_k: *mut P::Inner,
+    packed_q: *mut P::Inner,
     packed_v: *mut P::Inner,
     scores: *mut f32,
-    weights: *mut P::Inner,
+    mixed: *mut f32,
     row: *mut f32,
 }
 

@@ -62,10 +62,10 @@ pub(crate) enum Epilogue<P: Path> {
     /// `out += sum + bias` in f32; without a bias (null) where the inner dimension is split and this is not its
     /// first part.
     Accumulate { bias: *const f32, out: *mut f32, stride: usize },
-    /// `out = sum + bias` in f32; without a bias where it is null. Used for scores and for a tower's last product.
+    /// `out = sum + bias` in f32.
     StoreF32 { bias: *const f32, out: *mut f32, stride: usize },
-    /// `out = sum` for another product, only the first `columns` of the panel.
-    StoreFirst { out: *mut P::Inner, stride: usize, columns: usize },
+    /// `out = sum` in f32.
+    Sums { out: *mut f32, stride: usize },
 }
 
 /// Computes one panel's columns for all rows of `product`.
@@ -76,56 +76,73 @@ pub(crate) enum Epilogue<P: Path> {
 /// touched by anybody else meanwhile, and the path's instructions must be enabled in the calling function.
 #[inline(always)]
 pub(crate) unsafe fn multiply<P: Path>(product: &Product<P>) {
+    // SAFETY: the caller's.
+    unsafe { multiply_ordered::<P, false>(product) }
+}
+
+/// [`multiply`] for a left operand that lies step by step, `[steps][row_stride][STEP]`, instead of row by row.
+///
+/// # Safety
+///
+/// As for [`multiply`].
+#[inline(always)]
+pub(crate) unsafe fn multiply_steps<P: Path>(product: &Product<P>) {
+    // SAFETY: the caller's.
+    unsafe { multiply_ordered::<P, true>(product) }
+}
+
+#[inline(always)]
+unsafe fn multiply_ordered<P: Path, const STEPS: bool>(product: &Product<P>) {
     // SAFETY: the caller's contract is handed on; widths above a path's maximum are never packed.
     unsafe {
         if P::ROWS == 2 {
             return match product.vectors {
-                4 => all_rows::<P, 3, 4>(product),
-                3 => all_rows::<P, 4, 3>(product),
-                2 => all_rows::<P, 3, 2>(product),
-                _ => all_rows::<P, 3, 1>(product),
+                4 => all_rows::<P, STEPS, 3, 4>(product),
+                3 => all_rows::<P, STEPS, 4, 3>(product),
+                2 => all_rows::<P, STEPS, 3, 2>(product),
+                _ => all_rows::<P, STEPS, 3, 1>(product),
             };
         }
         if P::MAX_VECTORS >= 4 {
             match product.vectors {
-                4 => return all_rows::<P, 6, 4>(product),
-                3 => return all_rows::<P, 8, 3>(product),
+                4 => return all_rows::<P, STEPS, 6, 4>(product),
+                3 => return all_rows::<P, STEPS, 8, 3>(product),
                 _ => {}
             }
         }
         if P::MAX_VECTORS >= 2 && product.vectors == 2 {
-            return all_rows::<P, 6, 2>(product);
+            return all_rows::<P, STEPS, 6, 2>(product);
         }
-        all_rows::<P, 6, 1>(product)
+        all_rows::<P, STEPS, 6, 1>(product)
     }
 }
 
 /// Blocks of `MG` groups of [`Path::ROWS`] rows, then what is left in blocks of 4, 2 and 1, and last a row without its
 /// group.
 #[inline(always)]
-unsafe fn all_rows<P: Path, const MG: usize, const NV: usize>(product: &Product<P>) {
+unsafe fn all_rows<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(product: &Product<P>) {
     let mut prefetch = Prefetch::new(product.prefetch, product.prefetch_bytes);
     let groups = product.rows / P::ROWS;
     let mut group = 0;
     // SAFETY: `group + height <= groups` at every call, or there is one more row; the rest is the caller's contract.
     unsafe {
         while group + MG <= groups {
-            block::<P, MG, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            block::<P, STEPS, MG, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
             group += MG;
         }
         if MG > 4 && group + 4 <= groups {
-            block::<P, 4, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            block::<P, STEPS, 4, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
             group += 4;
         }
         if group + 2 <= groups {
-            block::<P, 2, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            block::<P, STEPS, 2, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
             group += 2;
         }
         if group < groups {
-            block::<P, 1, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            block::<P, STEPS, 1, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
         }
         if P::ROWS > 1 && groups * P::ROWS < product.rows {
-            block::<P, 1, NV>(product, groups * P::ROWS, 1, &mut prefetch);
+            block::<P, STEPS, 1, NV>(product, groups * P::ROWS, 1, &mut prefetch);
         }
     }
 }
@@ -133,7 +150,7 @@ unsafe fn all_rows<P: Path, const MG: usize, const NV: usize>(product: &Product<
 /// `MG` groups of rows by `NV` vectors of columns: the sums in registers, then the epilogue. Of each group there are
 /// `filled` rows: all, or one.
 #[inline(always)]
-unsafe fn block<P: Path, const MG: usize, const NV: usize>(
+unsafe fn block<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(
     product: &Product<P>,
     row: usize,
     filled: usize,
@@ -142,10 +159,13 @@ unsafe fn block<P: Path, const MG: usize, const NV: usize>(
     const { assert!(P::ROWS <= 2) };
     // SAFETY: the groups' rows exist, the panel holds `steps` groups of NV vectors: the caller's contract.
     unsafe {
+        let (row_stride, step_stride) =
+            if STEPS { (P::STEP, product.row_stride * P::STEP) } else { (product.row_stride, P::STEP) };
         let a = Groups {
-            first: product.activations.add(row * product.row_stride),
-            stride: P::ROWS * product.row_stride,
-            row_stride: if filled == P::ROWS { product.row_stride } else { 0 },
+            first: product.activations.add(row * row_stride),
+            stride: P::ROWS * row_stride,
+            row_stride: if filled == P::ROWS { row_stride } else { 0 },
+            step_stride,
         };
         let mut sums = [[P::zero_sum(); NV]; MG];
         let mut k = 0;
@@ -173,6 +193,8 @@ struct Groups<T> {
     stride: usize,
     /// Values from row to row within a group.
     row_stride: usize,
+    /// Values from step to step.
+    step_stride: usize,
 }
 
 #[inline(always)]
@@ -189,9 +211,9 @@ unsafe fn step<P: Path, const MG: usize, const NV: usize>(
         // this one is compiled with, and where it is not inlined every vector goes through memory.
         if P::ROWS > 1 {
             // A vector of weights is two registers here and a group of activations one, so these are held.
-            let mut groups = [P::broadcast(a.first.add(k * P::STEP), a.row_stride); MG];
+            let mut groups = [P::broadcast(a.first.add(k * a.step_stride), a.row_stride); MG];
             for (g, group) in groups.iter_mut().enumerate().skip(1) {
-                *group = P::broadcast(a.first.add(g * a.stride + k * P::STEP), a.row_stride);
+                *group = P::broadcast(a.first.add(g * a.stride + k * a.step_stride), a.row_stride);
             }
             for v in 0..NV {
                 let weights = P::load_weights(b.add(v * lanes::<P>() * P::STEP));
@@ -206,7 +228,7 @@ unsafe fn step<P: Path, const MG: usize, const NV: usize>(
             *weights = P::load_weights(b.add(v * lanes::<P>() * P::STEP));
         }
         for (g, sums) in sums.iter_mut().enumerate() {
-            let a = P::broadcast(a.first.add(g * a.stride + k * P::STEP), a.row_stride);
+            let a = P::broadcast(a.first.add(g * a.stride + k * a.step_stride), a.row_stride);
             for (v, sum) in sums.iter_mut().enumerate() {
                 *sum = P::step(a, weights[v], *sum);
             }
@@ -271,7 +293,8 @@ pub(crate) unsafe fn finish<P: Path, const MG: usize, const NV: usize>(
                     let bias = P::Simd::load(bias.add(v * lanes));
                     for (g, sums) in sums.iter().enumerate() {
                         let x = P::Simd::add(sums[v], bias);
-                        P::store(out.add((row + g * P::ROWS) * stride + v * lanes), gelu::<P::Simd>(x));
+                        let out = out.add((row + g * P::ROWS) * stride + v * lanes);
+                        P::store(out, gelu::<P::Simd, P::Inner>(x));
                     }
                 }
             }
@@ -288,23 +311,15 @@ pub(crate) unsafe fn finish<P: Path, const MG: usize, const NV: usize>(
                 for v in 0..NV {
                     let bias = optional::<P::Simd>(bias, v * lanes);
                     for (g, sums) in sums.iter().enumerate() {
-                        P::Simd::store(
-                            out.add((row + g * P::ROWS) * stride + v * lanes),
-                            P::Simd::add(sums[v], bias),
-                        );
+                        let out = out.add((row + g * P::ROWS) * stride + v * lanes);
+                        P::Simd::store(out, P::Simd::add(sums[v], bias));
                     }
                 }
             }
-            Epilogue::StoreFirst { out, stride, columns } => {
-                for v in 0..NV {
-                    let column = v * lanes;
-                    for (g, sums) in sums.iter().enumerate() {
-                        let out = out.add((row + g * P::ROWS) * stride + column);
-                        if column + lanes <= columns {
-                            P::store(out, sums[v]);
-                        } else if column < columns {
-                            P::store_first(out, columns - column, sums[v]);
-                        }
+            Epilogue::Sums { out, stride } => {
+                for (g, sums) in sums.iter().enumerate() {
+                    for (v, &sum) in sums.iter().enumerate() {
+                        P::Simd::store(out.add((row + g * P::ROWS) * stride + v * lanes), sum);
                     }
                 }
             }

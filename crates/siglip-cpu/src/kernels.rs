@@ -4,7 +4,7 @@
 //! wide instructions begin: each wraps a function that enables its set's features, into which the generic code of
 //! [`crate::gemm`], [`crate::ops`], [`crate::attention`] and [`crate::peak`] is inlined.
 
-use crate::attention::{self, Attention};
+use crate::attention::{self, Attention, Operands};
 use crate::dot::Loops;
 use crate::gemm::{self, Product};
 use crate::ops::{self, LayerNorm, Quantize};
@@ -18,7 +18,7 @@ use crate::simd::Portable;
 ///
 /// The machine must have the path's instructions ([`crate::isa::Isa::is_available`]), and the arguments must describe
 /// valid memory as their types say.
-pub(crate) trait Kernels: Path {
+pub(crate) trait Kernels: Path<Attention: ActivationKernels> {
     /// [`gemm::multiply`].
     unsafe fn multiply(product: &Product<Self>);
     /// [`ops::layer_norm`].
@@ -31,6 +31,16 @@ pub(crate) trait Kernels: Path {
     unsafe fn peak_steps(rounds: usize) -> f32;
     /// Operations of one round of `peak_steps`.
     const PEAK_FLOP: usize;
+}
+
+/// The compiled kernel for products of activations with one another.
+///
+/// # Safety of the method
+///
+/// As for [`Kernels`].
+pub(crate) trait ActivationKernels: Path {
+    /// [`Operands::multiply`].
+    unsafe fn multiply(operands: &Operands<Self>);
 }
 
 macro_rules! kernels {
@@ -96,6 +106,17 @@ macro_rules! kernels {
                 unsafe { enabled(rounds) }
             }
             const PEAK_FLOP: usize = $peak_flop;
+        }
+        impl ActivationKernels for $path {
+            unsafe fn multiply(operands: &Operands<Self>) {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn enabled(operands: &Operands<$path>) {
+                    // SAFETY: the caller's contract.
+                    unsafe { operands.multiply() }
+                }
+                // SAFETY: the caller's contract.
+                unsafe { enabled(operands) }
+            }
         }
     };
 }

@@ -1,13 +1,14 @@
-//! Everything between the matrix products: exponential, GELU, softmax, layer norm. Written once over [`Simd`].
+//! Everything between the matrix products: exponential, GELU, softmax's exponentials, layer norm. Written once over [`Simd`].
 
-use crate::path::{Path, RowScale, lanes};
+use crate::path::{Element, MAX_STEP, Path, RowScale, Vector, lanes};
 use crate::simd::Simd;
 
-/// `2^x` for |x| < 126, to about one unit in the last place: 2^round(x) times a polynomial over [-0.5, 0.5].
+/// `2^x`, as exact as a `T` needs it: 2^round(x) times a polynomial over [-0.5, 0.5]. |x| < 126, or any finite x where
+/// vectors [saturate](Simd::SATURATES).
 #[inline(always)]
-pub(crate) unsafe fn exp2<S: Simd>(x: S::V) -> S::V {
-    // Minimax coefficients of 2^f on [-0.5, 0.5], relative error 2e-9 before rounding.
-    const C: [f32; 7] = [
+pub(crate) unsafe fn exp2<S: Simd, T: Element>(x: S::V) -> S::V {
+    // Minimax coefficients of 2^f over [-0.5, 0.5], constant first: relative errors of 2e-9 before rounding, and 7.5e-5.
+    const EXACT: [f32; 7] = [
         1.0,
         std::f32::consts::LN_2,
         0.240_226_48,
@@ -16,32 +17,39 @@ pub(crate) unsafe fn exp2<S: Simd>(x: S::V) -> S::V {
         0.001_339_905_2,
         0.000_153_592_18,
     ];
+    const SHORT: [f32; 4] = [0.999_928_06, 0.693_261, 0.242_611_13, 0.055_171_67];
+    let coefficients = if T::SHORT { SHORT.as_slice() } else { EXACT.as_slice() };
     // SAFETY: the caller enables the instructions.
     unsafe {
         let n = S::round(x);
         let f = S::sub(x, n);
-        let mut p = S::splat(C[6]);
-        let mut i = 6;
+        let mut i = coefficients.len() - 1;
+        let mut p = S::splat(coefficients[i]);
         while i > 0 {
             i -= 1;
-            p = S::mul_add(p, f, S::splat(C[i]));
+            p = S::mul_add(p, f, S::splat(coefficients[i]));
         }
         S::scale_by_power_of_two(p, n)
     }
 }
 
 /// GELU in its tanh form (Hendrycks and Gimpel, 2016; `gelu_pytorch_tanh`), as `x · sigmoid(2u)` with
-/// `u = sqrt(2/π) (x + 0.044715 x³)`: the same function as `x/2 · (1 + tanh u)`, with one exponential.
+/// `u = sqrt(2/π) (x + 0.044715 x³)`: the same function as `x/2 · (1 + tanh u)`, with one exponential. As exact as a
+/// `T` needs it.
 #[inline(always)]
-pub(crate) unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
+pub(crate) unsafe fn gelu<S: Simd, T: Element>(x: S::V) -> S::V {
     const A: f32 = -2.0 * 0.797_884_6 * std::f32::consts::LOG2_E;
     const B: f32 = A * 0.044715;
     // SAFETY: the caller enables the instructions.
     unsafe {
         let inner = S::mul_add(S::mul(x, x), S::splat(B), S::splat(A));
-        // Beyond ±120 the sigmoid is 0 or 1 to the last bit; the clamp keeps exp2 within its range.
-        let exponent = S::max(S::min(S::mul(x, inner), S::splat(120.0)), S::splat(-120.0));
-        S::mul(x, S::reciprocal(S::add(exp2::<S>(exponent), S::splat(1.0))))
+        let mut exponent = S::mul(x, inner);
+        if !S::SATURATES {
+            // Beyond ±120 the sigmoid is 0 or 1 to the last bit; the clamp keeps exp2 within its range.
+            exponent = S::max(S::min(exponent, S::splat(120.0)), S::splat(-120.0));
+        }
+        let sum = S::add(exp2::<S, T>(exponent), S::splat(1.0));
+        S::mul(x, if T::SHORT { S::short_reciprocal(sum) } else { S::reciprocal(sum) })
     }
 }
 
@@ -221,64 +229,87 @@ pub(crate) unsafe fn quantize<P: Path>(quantize: &Quantize<P>) {
     }
 }
 
-/// One row of attention's weights: `softmax(scale · scores)` over `keys` values, stored as activations.
+/// Attention's weights but for a factor, of `NV` vectors of queries: `exp(scale · (score - the largest))`. The factor, one
+/// over their sum, is left to what follows: it has fewer values to multiply.
 #[derive(Clone, Copy)]
-pub(crate) struct Softmax<P: Path> {
-    /// The row of scores, overwritten; room for `keys` padded to whole vectors.
+pub(crate) struct Exponentials {
+    /// The scores, `[keys][NV][LANES]`. They become the weights, a right operand `[steps][NV][LANES][STEP]`; keys that
+    /// fill up the last step are zero.
     pub(crate) scores: *mut f32,
     pub(crate) keys: usize,
     /// `log2(e) / sqrt(head_dim)`.
     pub(crate) scale_log2e: f32,
-    /// The output, `keys` values padded to whole vectors; the padding becomes zero.
-    pub(crate) out: *mut P::Inner,
+    /// `[NV][LANES]`.
+    pub(crate) factors: *mut f32,
 }
 
 /// # Safety
 ///
 /// As for [`layer_norm`].
 #[inline(always)]
-pub(crate) unsafe fn softmax<P: Path>(row: &Softmax<P>) {
+pub(crate) unsafe fn exponentials<P: Path, const NV: usize>(columns: &Exponentials) {
     let lanes = lanes::<P>();
-    let (whole, rest) = (row.keys / lanes * lanes, row.keys % lanes);
-    // SAFETY: whole vectors lie below `keys`, the partial one within its padding.
+    let score = |key: usize, v: usize| columns.scores.wrapping_add((key * NV + v) * lanes);
+    // SAFETY: `key < keys` and `v < NV`.
     unsafe {
-        let mut largest = P::Simd::splat(f32::NEG_INFINITY);
-        let mut at = 0;
-        while at < whole {
-            largest = P::Simd::max(largest, P::Simd::load(row.scores.add(at)));
-            at += lanes;
+        let mut largest = [P::Simd::splat(f32::NEG_INFINITY); NV];
+        for key in 0..columns.keys {
+            for (v, largest) in largest.iter_mut().enumerate() {
+                *largest = P::Simd::max(*largest, P::Simd::load(score(key, v)));
+            }
         }
-        let mut maximum = P::Simd::maximum(largest);
-        for at in whole..row.keys {
-            maximum = maximum.max(*row.scores.add(at));
+        let scale = P::Simd::splat(columns.scale_log2e);
+        let mut powers = Powers::<P, NV> { scale, offsets: largest, sums: [P::Simd::zero(); NV] };
+        let negative = P::Simd::splat(-columns.scale_log2e);
+        for offset in &mut powers.offsets {
+            *offset = P::Simd::mul(*offset, negative);
         }
+        let whole = columns.keys / P::STEP * P::STEP;
+        for key in (0..whole).step_by(P::STEP) {
+            powers.step(columns.scores, key, P::STEP);
+        }
+        if whole < columns.keys {
+            powers.step(columns.scores, whole, columns.keys - whole);
+        }
+        for (v, sum) in powers.sums.into_iter().enumerate() {
+            P::Simd::store(columns.factors.add(v * lanes), P::Simd::reciprocal(sum));
+        }
+    }
+}
 
-        let scale = P::Simd::splat(row.scale_log2e);
-        let offset = P::Simd::splat(-maximum * row.scale_log2e);
-        // Far below the largest score a weight is zero in any format; the clamp keeps exp2 within its range.
-        let lowest = P::Simd::splat(-120.0);
-        let mut sum = P::Simd::zero();
-        let mut at = 0;
-        while at < whole {
-            let x = P::Simd::mul_add(P::Simd::load(row.scores.add(at)), scale, offset);
-            let e = exp2::<P::Simd>(P::Simd::max(x, lowest));
-            P::Simd::store(row.scores.add(at), e);
-            sum = P::Simd::add(sum, e);
-            at += lanes;
-        }
-        if rest > 0 {
-            let x = P::Simd::mul_add(P::Simd::load_first(row.scores.add(whole), rest), scale, offset);
-            let e = exp2::<P::Simd>(P::Simd::max(x, lowest));
-            P::Simd::store(row.scores.add(whole), P::Simd::zero());
-            P::Simd::store_first(row.scores.add(whole), rest, e);
-            sum = P::Simd::add(sum, P::Simd::load(row.scores.add(whole)));
-        }
+/// What turns scores into exponentials.
+struct Powers<P: Path, const NV: usize> {
+    scale: Vector<P>,
+    offsets: [Vector<P>; NV],
+    sums: [Vector<P>; NV],
+}
 
-        let inverse = P::Simd::splat(1.0 / P::Simd::sum(sum));
-        let mut at = 0;
-        while at < row.keys {
-            P::store(row.out.add(at), P::Simd::mul(P::Simd::load(row.scores.add(at)), inverse));
-            at += lanes;
+impl<P: Path, const NV: usize> Powers<P, NV> {
+    /// One step of the right operand: `rows` keys from `key` on.
+    #[inline(always)]
+    unsafe fn step(&mut self, scores: *mut f32, key: usize, rows: usize) {
+        let lanes = lanes::<P>();
+        // SAFETY: the caller vouches for the keys. The weights are at most as long as the scores, so those of this step
+        // are written over scores of this step and before, all of which have been read.
+        unsafe {
+            let mut weights = [[P::Simd::zero(); MAX_STEP]; NV];
+            for (v, weights) in weights.iter_mut().enumerate() {
+                for (row, weight) in weights.iter_mut().enumerate().take(rows) {
+                    let score = P::Simd::load(scores.add(((key + row) * NV + v) * lanes));
+                    let mut exponent = P::Simd::mul_add(score, self.scale, self.offsets[v]);
+                    if !P::Simd::SATURATES {
+                        // Far below the largest score a weight is zero in any format; the clamp keeps exp2 within its
+                        // range.
+                        exponent = P::Simd::max(exponent, P::Simd::splat(-120.0));
+                    }
+                    *weight = exp2::<P::Simd, P::Inner>(exponent);
+                    self.sums[v] = P::Simd::add(self.sums[v], *weight);
+                }
+            }
+            let step = scores.cast::<P::Inner>().add(key * NV * lanes);
+            for (v, weights) in weights.into_iter().enumerate() {
+                P::store_step(step.add(v * lanes * P::STEP), weights);
+            }
         }
     }
 }

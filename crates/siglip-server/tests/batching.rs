@@ -236,6 +236,33 @@ fn a_text_that_is_refused_before_it_is_tokenised_counts_as_refused() {
 }
 
 #[test]
+fn what_the_cache_has_needs_no_room_in_the_queue() {
+    let gate = Gate::open();
+    let limits = ServerOptions { max_queue_size: 1, cache_bytes: 1 << 20, ..options() };
+    let server = TestServer::start(vec![gate.model(1)], limits);
+    let text = r#"{"inputs":[{"name":"INPUT_TEXT","shape":[1,1],"datatype":"BYTES","data":["TEXT"]}]}"#;
+    let embed = |word: &str| {
+        let body = text.replace("TEXT", word);
+        Client::connect(server.http).post("/v2/models/embed_text/infer", "", body.as_bytes())
+    };
+    let known = embed("known");
+    assert_eq!(known.status, 200);
+    gate.set(Some(0));
+    let begun = gate.batches().len();
+    let mut clients = vec![send(&server, &[1])];
+    gate.wait_for_batches(begun + 1);
+    clients.push(send(&server, &[2]));
+    wait_for_queue(&server, 1);
+    assert_eq!(embed("another").status, 503);
+    let again = embed("known");
+    assert_eq!((again.status, again.body), (200, known.body));
+    gate.set(None);
+    for (client, id) in clients.iter_mut().zip(1..) {
+        assert_answers(client, &[id]);
+    }
+}
+
+#[test]
 fn higher_priority_first() {
     let gate = Gate::closed();
     let queue_policy = QueuePolicy { priority_levels: 2, ..QueuePolicy::default() };

@@ -1,12 +1,12 @@
 //! The check notices kernels that are broken on purpose, and passes those that are not.
 
 use super::*;
-use crate::attention::{self, Attention};
+use crate::attention::{self, Attention, Operands};
 use crate::dot::{IntegerDot, Loops};
 use crate::gemm::{self, Product};
 use crate::isa::Isa;
 use crate::kernels::kernels;
-use crate::path::{ColumnScale, ColumnScales, F32, Int8, Path, Vector};
+use crate::path::{ColumnScale, ColumnScales, F32, Int8, MAX_STEP, Path, Vector};
 use crate::simd::Portable;
 use crate::{ops, peak};
 use siglip::engine::Precision;
@@ -143,8 +143,8 @@ impl<const WHERE: u8> Path for Broken<WHERE> {
     unsafe fn store(p: *mut f32, v: Vector<Self>) {
         unsafe { Right::store(p, v) }
     }
-    unsafe fn store_first(p: *mut f32, n: usize, v: Vector<Self>) {
-        unsafe { Right::store_first(p, n, v) }
+    unsafe fn store_step(p: *mut f32, rows: [Vector<Self>; MAX_STEP]) {
+        unsafe { Right::store_step(p, rows) }
     }
     unsafe fn load(p: *const f32) -> Vector<Self> {
         unsafe { Right::load(p) }

@@ -15,8 +15,8 @@ pub(crate) use portable::Loops;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
 
-use crate::path::interleave;
-use crate::simd::Simd;
+use crate::path::{MAX_STEP, interleave};
+use crate::simd::{MAX_LANES, Simd};
 
 /// Groups of bf16 values, multiplied and summed in f32.
 ///
@@ -48,8 +48,20 @@ pub(crate) trait Bf16Dot: Copy + 'static {
     unsafe fn row(sums: Self::Sums, row: usize) -> Floats<Self>;
     /// Stores a vector as bf16, rounded to nearest even.
     unsafe fn store(p: *mut u16, v: Floats<Self>);
-    /// Stores the first `n < LANES` lanes; memory beyond is not touched.
-    unsafe fn store_first(p: *mut u16, n: usize, v: Floats<Self>);
+
+    /// [`crate::path::Path::store_step`].
+    #[inline(always)]
+    unsafe fn store_step(p: *mut u16, rows: [Floats<Self>; MAX_STEP]) {
+        let lanes = Self::Simd::LANES;
+        let mut halves = [0; MAX_STEP * MAX_LANES];
+        // SAFETY: each row fills its own lanes; the caller vouches for a step at `p`.
+        unsafe {
+            for (row, values) in rows.into_iter().take(Self::STEP).enumerate() {
+                Self::store(halves.as_mut_ptr().add(row * lanes), values);
+            }
+            interleave(halves.as_ptr(), lanes, (Self::STEP, lanes), p, (Self::STEP, lanes));
+        }
+    }
 
     /// [`crate::path::Path::pack_step`].
     #[inline(always)]

@@ -99,14 +99,6 @@ impl Bf16Dot for Bfmmla {
         unsafe { vst1_u16(p, round(v)) }
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut u16, n: usize, v: float32x4_t) {
-        let mut lanes = [0; 4];
-        unsafe { vst1_u16(lanes.as_mut_ptr(), round(v)) };
-        for (i, lane) in lanes.into_iter().enumerate().take(n) {
-            unsafe { p.add(i).write_unaligned(lane) };
-        }
-    }
-    #[inline(always)]
     unsafe fn pack_step(source: *const u16, stride: usize, rows: usize, columns: usize, packed: *mut u16) {
         unsafe {
             if rows < 4 || columns < 4 {

@@ -3,6 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::{Bf16Dot, IntegerDot};
+use crate::path::MAX_STEP;
 use crate::simd::{Avx2, Avx512, avx512_first};
 
 /// AVX-512 BF16.
@@ -45,10 +46,21 @@ impl Bf16Dot for Vdpbf16ps {
         }
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut u16, n: usize, v: __m512) {
+    unsafe fn store_step(p: *mut u16, rows: [__m512; MAX_STEP]) {
+        // The second row's 16 values behind the first's, then one of each in turn.
+        const IN_TURN: [u16; 32] = {
+            let mut order = [0; 32];
+            let mut i = 0;
+            while i < 16 {
+                (order[2 * i], order[2 * i + 1]) = (i as u16, 16 + i as u16);
+                i += 1;
+            }
+            order
+        };
         unsafe {
-            let halves = core::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
-            _mm256_mask_storeu_epi16(p.cast(), avx512_first(n), halves);
+            let halves = core::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(rows[1], rows[0]));
+            let order = _mm512_loadu_si512(IN_TURN.as_ptr().cast());
+            _mm512_storeu_si512(p.cast(), _mm512_permutexvar_epi16(order, halves));
         }
     }
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::{ColumnScale, ColumnScales, Path, RowScale, Vector, convert_floats};
+use super::{ColumnScale, ColumnScales, MAX_STEP, Path, RowScale, Vector, convert_floats};
 use crate::dot::Bf16Dot;
 use crate::simd::Simd;
 
@@ -50,9 +50,9 @@ impl<D: Bf16Dot> Path for Bf16<D> {
         unsafe { D::store(p, v) }
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut u16, n: usize, v: Vector<Self>) {
+    unsafe fn store_step(p: *mut u16, rows: [Vector<Self>; MAX_STEP]) {
         // SAFETY: the caller's.
-        unsafe { D::store_first(p, n, v) }
+        unsafe { D::store_step(p, rows) }
     }
     #[inline(always)]
     unsafe fn pack_step(source: *const u16, stride: usize, rows: usize, columns: usize, packed: *mut u16) {

@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::{ColumnScale, ColumnScales, Path, RowScale, Vector};
+use super::{ColumnScale, ColumnScales, MAX_STEP, Path, RowScale, Vector};
 use crate::dot::IntegerDot;
 use crate::simd::Simd;
 
@@ -85,9 +85,9 @@ where
         unsafe { A::store(p, v) }
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut A::Inner, n: usize, v: Vector<Self>) {
+    unsafe fn store_step(p: *mut A::Inner, rows: [Vector<Self>; MAX_STEP]) {
         // SAFETY: the caller's.
-        unsafe { A::store_first(p, n, v) }
+        unsafe { A::store_step(p, rows) }
     }
     #[inline(always)]
     unsafe fn load(p: *const A::Inner) -> Vector<Self> {

@@ -72,8 +72,8 @@ pub(crate) trait Path: Copy + 'static {
     ) -> Vector<Self>;
     /// Stores a vector for another product.
     unsafe fn store(p: *mut Self::Inner, v: Vector<Self>);
-    /// Stores the first `n < LANES` lanes for another product.
-    unsafe fn store_first(p: *mut Self::Inner, n: usize, v: Vector<Self>);
+    /// Stores one step of one vector of a right operand: the first `STEP` vectors are its rows, interleaved.
+    unsafe fn store_step(p: *mut Self::Inner, rows: [Vector<Self>; MAX_STEP]);
     /// Loads a vector that [`Path::store`] stored.
     unsafe fn load(p: *const Self::Inner) -> Vector<Self>;
     /// Stores a vector of integers from 0 to 255 as activations. Only for quantised paths.
@@ -93,6 +93,9 @@ pub(crate) trait Path: Copy + 'static {
         unsafe { interleave(source, stride, (rows, columns), packed, (Self::STEP, lanes::<Self>())) }
     }
 }
+
+/// The longest [`Path::STEP`] of paths that multiply activations with one another.
+pub(crate) const MAX_STEP: usize = 4;
 
 /// [`Path::pack_step`] a value at a time, for `step` rows and `lanes` columns.
 #[inline(always)]
@@ -150,6 +153,8 @@ pub(crate) const fn lanes<P: Path>() -> usize {
 
 /// A floating-point format in memory.
 pub(crate) trait Element: Plain + Default {
+    /// Whether so few bits are held that functions need only 13 of theirs to be right.
+    const SHORT: bool;
     /// Rounds to nearest, ties to even.
     fn from_f32(x: f32) -> Self;
     /// Exact.
@@ -165,6 +170,7 @@ fn convert_floats<T: Element>(row: &[f32], converted: &mut [T]) -> ColumnScale {
 }
 
 impl Element for f32 {
+    const SHORT: bool = false;
     #[inline(always)]
     fn from_f32(x: f32) -> f32 {
         x
@@ -177,6 +183,7 @@ impl Element for f32 {
 
 /// bfloat16 as its bits.
 impl Element for u16 {
+    const SHORT: bool = true;
     #[inline(always)]
     fn from_f32(x: f32) -> u16 {
         // Branch-free so that packing vectorises. NaN keeps its high bits and gains a quiet one, whatever its payload.

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::{ColumnScale, ColumnScales, Element, Path, RowScale, convert_floats};
+use super::{ColumnScale, ColumnScales, Element, MAX_STEP, Path, RowScale, convert_floats};
 use crate::simd::Simd;
 
 /// f32 activations and weights.
@@ -78,9 +78,9 @@ impl<S: Simd, W: LoadsAsF32> Path for Single<S, W> {
         unsafe { S::store(p, v) }
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut f32, n: usize, v: S::V) {
+    unsafe fn store_step(p: *mut f32, rows: [S::V; MAX_STEP]) {
         // SAFETY: the caller's.
-        unsafe { S::store_first(p, n, v) }
+        unsafe { S::store(p, rows[0]) }
     }
     #[inline(always)]
     unsafe fn zero_sum() -> S::V {

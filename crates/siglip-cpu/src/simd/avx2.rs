@@ -33,10 +33,6 @@ impl Simd for Avx2 {
         unsafe { _mm256_maskload_ps(p, first(n)) }
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut f32, n: usize, v: __m256) {
-        unsafe { _mm256_maskstore_ps(p, first(n), v) }
-    }
-    #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> __m256 {
         unsafe {
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))))

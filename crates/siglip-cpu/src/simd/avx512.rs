@@ -14,6 +14,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     // 6 x 4 sums, 4 weights, 1 activation: 29 of 32 registers.
     const MAX_VECTORS: usize = 4;
+    const SATURATES: bool = true;
     type V = __m512;
 
     #[inline(always)]
@@ -31,10 +32,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> __m512 {
         unsafe { _mm512_maskz_loadu_ps(first(n), p) }
-    }
-    #[inline(always)]
-    unsafe fn store_first(p: *mut f32, n: usize, v: __m512) {
-        unsafe { _mm512_mask_storeu_ps(p, first(n), v) }
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> __m512 {
@@ -74,6 +71,10 @@ impl Simd for Avx512 {
             let error = _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0));
             _mm512_fmadd_ps(r, error, r)
         }
+    }
+    #[inline(always)]
+    unsafe fn short_reciprocal(a: __m512) -> __m512 {
+        unsafe { _mm512_rcp14_ps(a) }
     }
     #[inline(always)]
     unsafe fn round(a: __m512) -> __m512 {

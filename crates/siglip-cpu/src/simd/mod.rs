@@ -37,6 +37,8 @@ pub(crate) trait Simd: Copy + 'static {
     const MAX_VECTORS: usize;
     /// Whether `mul_add` is one instruction.
     const FUSED: bool = true;
+    /// Whether `scale_by_power_of_two` gives zero or infinity for exponents beyond its range.
+    const SATURATES: bool = false;
     /// The vector.
     type V: Copy;
 
@@ -45,8 +47,6 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store(p: *mut f32, v: Self::V);
     /// Loads the first `n < LANES` lanes; the others are zero and their memory is not touched.
     unsafe fn load_first(p: *const f32, n: usize) -> Self::V;
-    /// Stores the first `n < LANES` lanes; memory beyond is not touched.
-    unsafe fn store_first(p: *mut f32, n: usize, v: Self::V);
     /// Loads lanes of bfloat16, widened.
     unsafe fn load_bf16(p: *const u16) -> Self::V;
 
@@ -59,9 +59,15 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     /// `1 / a` to within two units in the last place.
     unsafe fn reciprocal(a: Self::V) -> Self::V;
+    /// `1 / a` to 13 bits or more.
+    #[inline(always)]
+    unsafe fn short_reciprocal(a: Self::V) -> Self::V {
+        // SAFETY: the caller's.
+        unsafe { Self::reciprocal(a) }
+    }
     /// The nearest integer.
     unsafe fn round(a: Self::V) -> Self::V;
-    /// `a * 2^n` for integral `n` in -126..=127.
+    /// `a * 2^n` for integral `n` in -126..=127, and if it [saturates](Simd::SATURATES) for any.
     unsafe fn scale_by_power_of_two(a: Self::V, n: Self::V) -> Self::V;
     /// The sum of all lanes, in an order that the lanes alone fix.
     unsafe fn sum(a: Self::V) -> f32;
@@ -90,6 +96,9 @@ pub(crate) trait Simd: Copy + 'static {
         unsafe { Self::splat(0.0) }
     }
 }
+
+/// The most lanes of any set.
+pub(crate) const MAX_LANES: usize = 16;
 
 /// [`Simd::transpose`] a value at a time, for `lanes` rows and values of any size.
 #[inline(always)]

@@ -37,14 +37,6 @@ impl Simd for Neon {
         unsafe { vld1q_f32(lanes.as_ptr()) }
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut f32, n: usize, v: float32x4_t) {
-        let mut lanes = [0.0; 4];
-        unsafe { vst1q_f32(lanes.as_mut_ptr(), v) };
-        for (i, lane) in lanes.into_iter().enumerate().take(n) {
-            unsafe { p.add(i).write_unaligned(lane) };
-        }
-    }
-    #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> float32x4_t {
         unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(vld1_u16(p)))) }
     }

@@ -63,13 +63,6 @@ impl Simd for Portable {
         lanes
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut f32, n: usize, v: [f32; N]) {
-        for (i, x) in v.into_iter().enumerate().take(n) {
-            // SAFETY: the caller vouches for n values at `p`.
-            unsafe { p.add(i).write_unaligned(x) }
-        }
-    }
-    #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> [f32; N] {
         // SAFETY: the caller vouches for N values at `p`.
         let bits = unsafe { p.cast::<[u16; N]>().read_unaligned() };

@@ -33,7 +33,7 @@ use std::marker::PhantomData;
 
 use crate::dot::{Bf16Dot, Floats, IntegerDot};
 use crate::gemm::{self, Prefetch, Product};
-use crate::path::{Path, lanes};
+use crate::path::{MAX_STEP, Path, lanes};
 use crate::simd::Simd;
 
 /// Eight tiles of up to 16 rows of 64 bytes.
@@ -257,8 +257,8 @@ impl<T: Tiles, D: Bf16Dot> Bf16Dot for Tiled<T, D> {
         unsafe { D::store(p, v) }
     }
     #[inline(always)]
-    unsafe fn store_first(p: *mut u16, n: usize, v: Floats<D>) {
-        unsafe { D::store_first(p, n, v) }
+    unsafe fn store_step(p: *mut u16, rows: [Floats<D>; MAX_STEP]) {
+        unsafe { D::store_step(p, rows) }
     }
     #[inline(always)]
     unsafe fn pack_step(source: *const u16, stride: usize, rows: usize, columns: usize, packed: *mut u16) {

@@ -145,7 +145,10 @@ impl Endpoint {
                 self.embed_ids(tower, (count, ids), request, received).await
             }
             Task::EmbedTexts(tower) => {
-                self.check_room(&tower.batcher, count, request, received)?;
+                // With a cache, only the ids tell whether the queue is needed at all.
+                if tower.cache.is_none() {
+                    self.check_room(&tower.batcher, count, request, received)?;
+                }
                 let ids = text::token_ids(tower, inputs, request).await?;
                 self.embed_ids(tower, (count, ids), request, received).await
             }

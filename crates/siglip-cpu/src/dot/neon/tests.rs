@@ -16,7 +16,8 @@ fn bfmmla_rounds_as_the_manual_says() {
         let rows = [values(2 * round), values(2 * round + 1)];
         let columns = [100, 101, 102, 103].map(|column| values(4 * round + column));
         // SAFETY: the machine has the instructions.
-        let (together, alone) = unsafe { (chain([&rows[0], &rows[1]], &columns), chain([&rows[1]; 2], &columns)) };
+        let (together, alone) =
+            unsafe { (chain([&rows[0], &rows[1]], &columns), chain([&rows[1]; 2], &columns)) };
         for (got, row) in [(together[0], &rows[0]), (together[1], &rows[1]), (alone[0], &rows[1])] {
             let expected: [f32; 4] = std::array::from_fn(|column| manual(row, &columns[column]));
             assert_eq!(got, expected, "round {round}");
@@ -33,7 +34,8 @@ unsafe fn chain(rows: [&[u16]; 2], columns: &[Vec<u16>; 4]) -> [[f32; 4]; 2] {
         let mut sums = Bfmmla::zero();
         for step in 0..STEPS {
             let at = step * Bfmmla::STEP;
-            let packed: Vec<u16> = columns.iter().flat_map(|column| &column[at..at + Bfmmla::STEP]).copied().collect();
+            let packed: Vec<u16> =
+                columns.iter().flat_map(|column| &column[at..at + Bfmmla::STEP]).copied().collect();
             let activations = Bfmmla::broadcast(a.as_ptr().add(at), STEPS * Bfmmla::STEP);
             sums = Bfmmla::dot(activations, Bfmmla::load(packed.as_ptr()), sums);
         }
