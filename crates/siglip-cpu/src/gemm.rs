@@ -178,9 +178,10 @@ unsafe fn block<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(
         if k < product.steps {
             step::<P, MG, NV>(&mut sums, a, product.panel, k);
         }
-        finish::<P, MG, NV>(&product.epilogue, row, values::<P, MG, NV>(product, row, 0, &sums));
+        // The sums are handed on as copies: were the array itself read in a loop, it would be kept in memory at every step.
+        finish::<P, MG, NV>(&product.epilogue, row, values::<P, MG, NV>(product, row, 0, sums));
         if filled == 2 {
-            finish::<P, MG, NV>(&product.epilogue, row + 1, values::<P, MG, NV>(product, row, 1, &sums));
+            finish::<P, MG, NV>(&product.epilogue, row + 1, values::<P, MG, NV>(product, row, 1, sums));
         }
     }
 }
@@ -242,7 +243,7 @@ pub(crate) unsafe fn values<P: Path, const MG: usize, const NV: usize>(
     product: &Product<P>,
     row: usize,
     part: usize,
-    sums: &[[P::Sum; NV]; MG],
+    sums: [[P::Sum; NV]; MG],
 ) -> [[Vector<P>; NV]; MG] {
     // SAFETY: quantised paths come with scales for every row and column of the product: the caller's contract.
     unsafe {
@@ -253,7 +254,7 @@ pub(crate) unsafe fn values<P: Path, const MG: usize, const NV: usize>(
                 columns.scale = P::Simd::load(product.column_scales.add(v * lanes::<P>()));
                 columns.sum = P::Simd::load(product.column_sums.add(v * lanes::<P>()));
             }
-            for (g, (values, sums)) in values.iter_mut().zip(sums).enumerate() {
+            for (g, (values, sums)) in values.iter_mut().zip(&sums).enumerate() {
                 let mut scale = RowScale::default();
                 if P::QUANTIZED {
                     let row = row + g * P::ROWS + part;
@@ -368,7 +369,7 @@ pub(crate) fn prefetch(p: *const u8) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a prefetch is a hint that may name any address.
     unsafe {
-        core::arch::asm!("prfm pldl2keep, [{0}]", in(reg) p, options(nostack, readonly, preserves_flags));
+        core::arch::asm!("prfm pldl2keep, [{0}]", in(reg) p, options(nostack, nomem, preserves_flags));
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = p;

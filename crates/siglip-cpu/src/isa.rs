@@ -20,7 +20,8 @@ pub enum Isa {
     AvxVnni,
     /// AVX2 and FMA (Haswell, Zen and later).
     Avx2,
-    /// NEON with the BF16 and I8MM extensions (Neoverse V1 and N2, Apple M2 and later).
+    /// NEON with the BF16 and I8MM extensions, whose products are of two rows by two columns (Neoverse V1 and N2, Apple M2
+    /// and later).
     NeonBf16,
     /// NEON with the dot product extension (Neoverse N1, Apple M1 and later).
     NeonDotprod,
@@ -96,7 +97,8 @@ impl Isa {
         matches!(self, Isa::Amx | Isa::Avx512Bf16 | Isa::NeonBf16)
     }
 
-    /// Where the set's kernels have been run so far. All of them are checked on every machine before they are used.
+    /// Where the set's kernels have been run so far (`docs/processors.md`). All of them are checked on every machine before
+    /// they are used.
     pub fn experience(self) -> Experience {
         match self {
             Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 | Isa::Portable => {
@@ -138,7 +140,7 @@ pub enum Experience {
     Processor,
     /// In an emulator (QEMU).
     Emulator,
-    /// Nowhere: they compile.
+    /// Nowhere: they compile. No emulator that was to be had knows the instructions.
     None,
 }
 

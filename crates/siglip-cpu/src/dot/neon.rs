@@ -21,13 +21,16 @@ use crate::path::interleave;
 use crate::simd::Neon;
 
 /// `sum + a · b` by one instruction, whose mnemonic and the arrangement of whose operands are given.
+///
+/// Not `pure`, although it is: the compiler would bring the loads of several steps forward, and the sums, which fill the
+/// registers, would go through memory.
 macro_rules! multiply_add {
     ($instruction:literal, $arrangement:literal, $sum:expr, $a:expr, $b:expr) => {{
         let mut sum = $sum;
         asm!(
             concat!($instruction, " {0:v}.4s, {1:v}.", $arrangement, ", {2:v}.", $arrangement),
             inlateout(vreg) sum, in(vreg) $a, in(vreg) $b,
-            options(pure, nomem, nostack, preserves_flags),
+            options(nomem, nostack, preserves_flags),
         );
         sum
     }};

@@ -177,7 +177,7 @@ unsafe fn block<P: Path, T: Tiles, const NV: usize>(
             for (vector, sums) in vectors[0].iter_mut().zip(sums) {
                 *vector = sums.as_ptr().cast::<P::Sum>().read_unaligned();
             }
-            let values = gemm::values::<P, 1, NV>(product, row + r, 0, &vectors);
+            let values = gemm::values::<P, 1, NV>(product, row + r, 0, vectors);
             gemm::finish::<P, 1, NV>(&product.epilogue, row + r, values);
         }
     }
