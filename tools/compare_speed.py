@@ -29,7 +29,9 @@ reach, with so400m and two threads.
 """
 
 import argparse
+import signal
 import statistics
+import sys
 import tempfile
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -65,6 +67,8 @@ def main():
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="by default 1 8 32 texts and 1 4 images")
     args = parser.parse_args()
 
+    # Ended by a signal, it must still end its peers, some of which are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     wanted = "text" if args.line else args.tower
     towers = [(model, tower) for model in args.models for tower in inputs.towers(model) if wanted in (tower, None)]
     if not towers:

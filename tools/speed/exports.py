@@ -1,6 +1,7 @@
 """The files that some peers read instead of the model folder, made once and kept."""
 
 import multiprocessing
+import os
 import shutil
 import sys
 import zlib
@@ -20,13 +21,23 @@ def path(kind, model, tower, inputs, work):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         print(f"making {folder}", file=sys.stderr, flush=True)
-        process = multiprocessing.get_context("spawn").Process(target=make, args=(source, tower, inputs, partial / file))
+        log = partial.with_suffix(".log")
+        arguments = make, log, source, tower, inputs, partial / file
+        process = multiprocessing.get_context("spawn").Process(target=logged, args=arguments)
         process.start()
         process.join()
         if process.exitcode:
-            sys.exit(f"{folder} could not be made")
+            sys.exit(f"{folder} could not be made:\n{log.read_text()[-3000:]}")
         partial.rename(folder)
     return folder / file
+
+
+def logged(function, log, *arguments):
+    """Calls a function in a process of its own whose words go to a file: they are no part of the tables."""
+    with open(log, "w") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    function(*arguments)
 
 
 def onnx(model, tower, inputs, file):
@@ -45,7 +56,7 @@ def onnx(model, tower, inputs, file):
 
     rows = torch.from_numpy(inputs.samples[:2])
     shapes = {"rows": {0: torch.export.Dim("batch", min=1, max=512)}}
-    program = torch.onnx.export(Pooled(), (rows,), dynamo=True, dynamic_shapes=shapes, input_names=[inputs.name])
+    program = torch.onnx.export(Pooled().eval(), (rows,), dynamo=True, dynamic_shapes=shapes, input_names=[inputs.name])
     program.save(file, external_data=True)
 
 

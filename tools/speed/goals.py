@@ -49,7 +49,7 @@ def engine(tower, precision, cosine, peak_mb, first_s, peers):
     verdicts = []
     if lowest:
         verdicts.append((f"cosine ≥ {lowest}", cosine >= lowest))
-    if precision == "int8" and "ONNX Runtime" in peers:
+    if lowest and precision == "int8" and "ONNX Runtime" in peers:
         verdicts.append(("cosine > ONNX Runtime's", cosine > peers["ONNX Runtime"]))
     if megabytes:
         verdicts.append((f"MB ≤ {megabytes}", peak_mb <= megabytes))

@@ -13,6 +13,9 @@ import numpy as np
 from speed import exports
 from speed.peers import PEERS
 
+# How long a peer may take to end by itself.
+ENDING_S = 20
+
 
 class PeerProcess:
     """Use it in a `with`: a stopped process does not end by itself."""
@@ -26,8 +29,8 @@ class PeerProcess:
         start = time.perf_counter()
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        arguments = (theirs, peer, file, tower, inputs, precision, threads, self.log)
-        self.process = context.Process(target=serve, args=arguments, daemon=True)
+        arguments = serve, self.log, theirs, peer, file, tower, inputs, precision, threads
+        self.process = context.Process(target=exports.logged, args=arguments, daemon=True)
         self.process.start()
         # Else the connection would stay open when the process ends.
         theirs.close()
@@ -39,6 +42,9 @@ class PeerProcess:
         return self
 
     def __exit__(self, *_):
+        os.kill(self.process.pid, signal.SIGCONT)
+        self.connection.close()
+        self.process.join(ENDING_S)
         self.process.kill()
         self.process.join()
 
@@ -77,16 +83,16 @@ def read(folder):
                 pass
 
 
-def serve(connection, peer, file, tower, inputs, precision, threads, log):
+def serve(connection, peer, file, tower, inputs, precision, threads):
     """The other end: answers (batch, seconds) with rows a second, and rows with their embeddings."""
-    # What libraries print is no part of the tables.
-    for stream in (1, 2):
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if stream == 2 else os.O_TRUNC)), stream)
     embed = PEERS[peer][1](file, tower, inputs.name, precision, threads)
     embed(inputs.rows[:1])
     connection.send("ready")
     while True:
-        question = connection.recv()
+        try:
+            question = connection.recv()
+        except EOFError:
+            return
         if isinstance(question, tuple):
             connection.send(measure(embed, inputs.rows, *question))
         else:
