@@ -34,7 +34,7 @@ import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,10 @@ def main():
     if not towers:
         parser.error(f"no {wanted} tower in {', '.join(map(str, args.models))}")
     if not args.line:
-        print(", ".join(f"{PEERS[peer][0]} {version(peer)}" for peer in args.peers))
+        try:
+            print(", ".join(f"{PEERS[peer][0]} {version(peer)}" for peer in args.peers), flush=True)
+        except PackageNotFoundError as error:
+            parser.error(f"the package {error.name} is not installed")
     with tempfile.TemporaryDirectory() as folder:
         work = args.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
@@ -100,16 +103,19 @@ def compare(program, args, work):
         expected = embeddings(truth, parts)
 
     print(f"\n## {tower} tower\n")
-    header(args, "precision", "batch", "peer", "siglip best (median)", "of peak", "peer best (median)", "ratio of medians")
+    ours, theirs = ("siglip best (median)", "of peak"), ("peer best (median)", "ratio of medians")
+    header(args, "precision", "batch", "peer", *ours, *theirs)
     engines = []
     for precision in args.precisions:
         with ExitStack() as stack:
             having = [peer for peer in args.peers if precision in PEERS[peer][2]]
             peers = [stack.enter_context(process(peer, precision)) for peer in having]
             peak_mb = max(rates(program, peers, precision, batch, args) for batch in batches)
+            # Before anything else is asked of them: the memory is that of measuring, as ours is.
+            peaks_mb = [peer.peak_mb() for peer in peers]
             theirs = [
-                (peer.name, lowest_cosine(embeddings(peer, parts), expected), memory, peer.first_embedding_s)
-                for peer, memory in [(peer, peer.peak_mb()) for peer in peers]
+                (peer.name, lowest_cosine(embeddings(peer, parts), expected), peak, peer.first_embedding_s)
+                for peer, peak in zip(peers, peaks_mb)
             ]
         cosine = lowest_cosine(program.embeddings(precision, parts), expected)
         first_s = program.first_embedding_s(precision, args.rounds, work)
@@ -133,7 +139,7 @@ def rates(program, peers, precision, batch, args):
     fraction = max(bench["fraction_of_peak"] for bench, _ in rounds)
     median = statistics.median(ours)
     for i, peer in enumerate(peers):
-        theirs = [rates[i] for _, rates in rounds]
+        theirs = [others[i] for _, others in rounds]
         ratio = median / statistics.median(theirs)
         goal = goals.rate(program.tower, precision, batch, peer.name, ratio, fraction)
         cells = best_and_median(ours), f"{fraction:.3f}", best_and_median(theirs), f"{ratio:.2f}"

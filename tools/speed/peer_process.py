@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from speed import exports
 from speed.peers import PEERS
 
@@ -42,7 +40,8 @@ class PeerProcess:
         return self
 
     def __exit__(self, *_):
-        os.kill(self.process.pid, signal.SIGCONT)
+        if self.process.is_alive():
+            os.kill(self.process.pid, signal.SIGCONT)
         self.connection.close()
         self.process.join(ENDING_S)
         self.process.kill()

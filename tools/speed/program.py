@@ -6,7 +6,6 @@ import subprocess
 import time
 
 import numpy as np
-from PIL import Image
 
 from served import Server
 
@@ -26,6 +25,8 @@ class Program:
         if self.tower == "text":
             options, text = ["--text", "-"], "a photo of two cats\n"
         else:
+            from PIL import Image
+
             image, text = work / "image.png", ""
             Image.fromarray(np.random.default_rng(0).integers(0, 256, (384, 384, 3), np.uint8)).save(image)
             options = ["--images", str(image)]
