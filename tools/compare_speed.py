@@ -130,7 +130,7 @@ def compare(program, args, work):
 
 
 def rates(program, peers, precision, batch, args):
-    """Prints the rows of one batch size; our process's peak memory in MB."""
+    """Prints the rows of one batch size, and returns our process's peak memory in MB."""
     rounds = [
         (program.bench(precision, [batch], args.seconds)[0], [peer.rate(batch, args.seconds) for peer in peers])
         for _ in range(args.rounds)
