@@ -23,7 +23,7 @@ def path(kind, model, tower, inputs, work):
         print(f"making {folder}", file=sys.stderr, flush=True)
         log = partial.with_suffix(".log")
         arguments = make, log, source, tower, inputs, partial / file
-        process = multiprocessing.get_context("spawn").Process(target=logged, args=arguments)
+        process = multiprocessing.get_context("spawn").Process(target=logged, args=arguments, daemon=True)
         process.start()
         process.join()
         if process.exitcode:
