@@ -1,251 +1,193 @@
 #!/usr/bin/env python3
-"""Texts per second of this program and of other engines, in turns, in one run.
+"""Compares this program with other engines on the same processor, in turns, in one run.
 
-    python tools/make_so400m.py DIR --tower text
-    python tools/compare_speed.py DIR [--peers torch onnxruntime openvino] [--program target/release/siglip]
-                                  [--threads 2] [--rounds 3] [--precisions f32 bf16 int8]
+    pip install torch transformers sentencepiece protobuf pillow numpy onnx onnxscript onnxruntime openvino nncf
+    python tools/make_so400m.py DIR
+    python tools/compare_speed.py DIR [--peers torch onnxruntime openvino] [--precisions f32 bf16 int8] [--goals]
+                                  [--program target/release/siglip] [--threads 2] [--rounds 3] [--work FOLDER]
+    python tools/compare_speed.py DIR --line [--goals]
 
-For each precision and batch size all are measured one after the other, round by round (A B C A B C …), each in a
-process of its own that is stopped while another runs. All have the same number of threads. Prints the best and the
-median of the rounds, the ratio of the medians, and the lowest cosine of each to PyTorch in f32 over the same texts.
+Measures the towers that the model folders have, or the one that --tower names. For each precision and batch size all
+engines are measured one after the other, round by round (A B C A B C …), each in a process of its own that is stopped
+while another runs, all with the same number of threads. Two tables for each tower:
 
-The peers: `torch` is `transformers`' SiglipTextModel, eager, in f32 and bf16 (needs torch and transformers, as all do);
-`onnxruntime` runs its export in f32 and, quantised dynamically by channel, in int8 (needs onnx, onnxscript,
-onnxruntime); `openvino` runs the same export in f32 and bf16 (needs these and openvino). Where a peer lacks a
-precision, its row is left out.
+- Rows a second: the best and the median of the rounds, the best round's fraction of the matrix peak that `siglip bench`
+  measures right before, and the ratio of the medians. The fraction counts the products that are computed.
+- Each engine: the lowest cosine to PyTorch in f32 over the same rows (texts and random ids, or random pixels); the
+  process's peak memory over all batch sizes, files it has mapped included; and seconds from the process's start to the
+  first embedding with a warm page cache. Ours is the median of the rounds, to the end of `siglip embed`; a peer's is
+  its only start, Python and its imports included.
+
+--line instead measures ours alone, at batch sizes between those that kernels are made for, in turns with these, and
+prints the ratio to the straight line between the neighbours; it needs no peer.
+
+The peers: `torch` is `transformers`, eager, in f32 and bf16 (torch and transformers are always needed: they are the
+truth); `onnxruntime` runs an export in f32 and, quantised dynamically by channel, in int8 (onnx, onnxscript,
+onnxruntime); `openvino` runs the same export in f32 and bf16, and in int8 after NNCF's post-training quantisation with
+random rows (also openvino, nncf). Where a peer lacks a precision, its row is left out. --goals adds what we mean to
+reach, with so400m and two threads.
 """
 
 import argparse
-import json
-import os
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
-TEXTS = [f"a photo of {n} {thing}, seen from the {side}" for n in ("one", "two") for thing in
-         ("cats", "red cars", "old houses", "trees in autumn") for side in ("left", "right", "front", "air")]
+from speed import goals, inputs
+from speed.peer_process import PeerProcess
+from speed.peers import PEERS
+from speed.program import Program
 
-
-def torch_engine(model, precision, threads, work):
-    """A function from token ids to embeddings, computed by PyTorch."""
-    import torch
-    from transformers import SiglipTextModel
-
-    torch.set_num_threads(threads)
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
-    tower = SiglipTextModel.from_pretrained(model, dtype=dtype).eval()
-
-    def embed(ids):
-        with torch.inference_mode():
-            return tower(input_ids=torch.from_numpy(ids)).pooler_output.float().numpy()
-
-    return embed
-
-
-def export(model, work):
-    """The path of the tower's ONNX export; made once."""
-    path = work / "tower.onnx"
-    if not path.exists():
-        import torch
-        from transformers import SiglipTextModel
-
-        class Pooled(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.tower = SiglipTextModel.from_pretrained(model, dtype=torch.float32).eval()
-
-            def forward(self, input_ids):
-                return self.tower(input_ids=input_ids).pooler_output
-
-        ids = torch.ones((2, 64), dtype=torch.int64)
-        shapes = {"input_ids": {0: torch.export.Dim("batch", min=1, max=512)}}
-        program = torch.onnx.export(Pooled(), (ids,), dynamo=True, dynamic_shapes=shapes, input_names=["input_ids"])
-        program.save(path, external_data=True)
-    return path
-
-
-def onnxruntime_engine(model, precision, threads, work):
-    """The same by ONNX Runtime."""
-    import onnxruntime
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    path = export(model, work)
-    if precision == "int8":
-        quantized = work / "tower_int8.onnx"
-        if not quantized.exists():
-            options = {"weight_type": QuantType.QInt8, "per_channel": True, "use_external_data_format": True}
-            quantize_dynamic(path, quantized, **options)
-        path = quantized
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda ids: session.run(None, {"input_ids": ids})[0]
-
-
-def openvino_engine(model, precision, threads, work):
-    """The same by OpenVINO."""
-    import openvino
-
-    core = openvino.Core()
-    options = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
-    compiled = core.compile_model(core.read_model(export(model, work)), "CPU", options)
-    return lambda ids: compiled({"input_ids": ids})[compiled.output(0)].copy()
-
-
-# Each peer: how it is built, and the precisions that it has.
-PEERS = {
-    "torch": (torch_engine, ("f32", "bf16")),
-    "onnxruntime": (onnxruntime_engine, ("f32", "int8")),
-    "openvino": (openvino_engine, ("f32", "bf16")),
-}
-
-
-def serve(peer, precision, model, threads, work):
-    """Answers `BATCH SECONDS` on standard input with batches a second on standard output; `-` with embeddings."""
-    from transformers import AutoTokenizer
-
-    # Standard output is the answers' alone: what libraries print while they load goes to standard error.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    embed = PEERS[peer][0](model, precision, threads, work)
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    texts = tokenizer(TEXTS, padding="max_length", max_length=64, truncation=True, return_tensors="np")["input_ids"]
-    ids = np.random.default_rng(0).integers(2, 32000, (512, 64)).astype(np.int64)
-    print("ready", file=answers)
-    for line in sys.stdin:
-        if line.strip() == "-":
-            np.save(work / f"{peer}_{precision}.npy", embed(texts.astype(np.int64)))
-            print("saved", file=answers)
-            continue
-        batch, seconds = line.split()
-        rows = ids[: int(batch)]
-        embed(rows)
-        times, end = [], time.perf_counter() + float(seconds)
-        while not times or time.perf_counter() < end:
-            start = time.perf_counter()
-            embed(rows)
-            times.append(time.perf_counter() - start)
-        print(len(times) / sum(times), file=answers)
-
-
-class Peer:
-    """A peer in a process of its own, which is stopped except while it is asked."""
-
-    def __init__(self, name, precision, args, work):
-        self.name, self.precision, self.work = name, precision, work
-        command = [sys.executable, __file__, str(args.model), "--serve", name, precision, "--threads", str(args.threads)]
-        self.log = open(work / f"{name}_{precision}.log", "w+")
-        self.process = subprocess.Popen(
-            [*command, "--work", str(work)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
-        )
-        self.answer()
-
-    def answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            self.log.seek(0)
-            sys.exit(f"{self.name} in {self.precision} failed:\n{self.log.read()[-3000:]}")
-        self.process.send_signal(signal.SIGSTOP)
-        return line
-
-    def ask(self, line):
-        self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def rate(self, batch, seconds):
-        return batch * float(self.ask(f"{batch} {seconds}"))
-
-    def embeddings(self):
-        self.ask("-")
-        return np.load(self.work / f"{self.name}_{self.precision}.npy")
-
-    def close(self):
-        self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.close()
-        self.process.wait()
-        self.log.close()
+BATCH_SIZES = {"text": [1, 8, 32], "vision": [1, 4]}
+# How many rows are embedded at once where only the result matters.
+PART = 4
+# Odd batch sizes, and their neighbours below and above.
+NEIGHBOURS = {2: (1, 4), 3: (1, 4), 5: (4, 8), 7: (4, 8), 17: (16, 32), 31: (16, 32)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("models", type=Path, nargs="+", metavar="DIR")
+    parser.add_argument("--tower", choices=BATCH_SIZES, help="by default each that a folder has")
+    parser.add_argument("--line", action="store_true", help="odd batch sizes of the text tower")
+    parser.add_argument("--goals", action="store_true")
     parser.add_argument("--work", type=Path, help="where exports are kept for the next run; by default nowhere")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=["torch"])
     parser.add_argument("--precisions", nargs="+", choices=["f32", "bf16", "int8"], default=["f32", "bf16"])
     parser.add_argument("--program", default="target/release/siglip")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long each is measured in each round")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="by default 1 8 32 texts and 1 4 images")
     args = parser.parse_args()
-    if args.serve:
-        return serve(*args.serve, args.model, args.threads, args.work)
+
+    # Ended by a signal, it must still end its peers, some of which are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    wanted = "text" if args.line else args.tower
+    towers = [(model, tower) for model in args.models for tower in inputs.towers(model) if wanted in (tower, None)]
+    if not towers:
+        parser.error(f"no {wanted} tower in {', '.join(map(str, args.models))}")
+    if not args.line:
+        try:
+            print(", ".join(f"{PEERS[peer][0]} {version(peer)}" for peer in args.peers), flush=True)
+        except PackageNotFoundError as error:
+            parser.error(f"the package {error.name} is not installed")
     with tempfile.TemporaryDirectory() as folder:
-        if args.work:
-            args.work.mkdir(parents=True, exist_ok=True)
-        compare(args, args.work or Path(folder))
+        work = args.work or Path(folder)
+        work.mkdir(parents=True, exist_ok=True)
+        for model, tower in towers:
+            program = Program(args.program, model, tower, args.threads)
+            if args.line:
+                line(program, args)
+            else:
+                compare(program, args, work)
 
 
-def compare(args, work):
-    def program(*arguments, **options):
-        command = [args.program, "--log", "error", *map(str, arguments)]
-        command += ["--model", str(args.model), "--threads", str(args.threads)]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **options).stdout
+def compare(program, args, work):
+    """The two tables of one tower."""
+    model, tower = program.model, program.tower
+    batches = args.batch_sizes or BATCH_SIZES[tower]
+    rows = inputs.make(model, tower, max(batches))
+    parts = [rows.samples[start : start + PART] for start in range(0, len(rows.samples), PART)]
 
-    def ours(precision):
-        output = work / "siglip.npy"
-        program("embed", "--precision", precision, "--text", "-", "--output", output, input="\n".join(TEXTS))
-        return np.load(output)
+    def process(peer, precision):
+        return PeerProcess(peer, precision, model, tower, rows, args.threads, work)
 
-    def measure_ours(precision, batch):
-        options = "--precision", precision, "--batch-size", batch, "--seconds", args.seconds
-        line = json.loads(program("bench", *options, "--json"))
-        return line["items_per_s"], line["fraction_of_peak"]
+    with process("torch", "f32") as truth:
+        expected = embeddings(truth, parts)
 
-    def lowest_cosine(got):
-        got = got.astype(np.float64)
-        return ((got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)).min()
-
-    truth = Peer("torch", "f32", args, work)
-    expected = truth.embeddings().astype(np.float64)
-    truth.close()
-
-    print("| precision | batch | peer | siglip best (median) | of peak | peer best (median) | ratio of medians | cosine siglip / peer |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"\n## {tower} tower\n")
+    ours, theirs = ("siglip best (median)", "of peak"), ("peer best (median)", "ratio of medians")
+    header(args, "precision", "batch", "peer", *ours, *theirs)
+    engines = []
     for precision in args.precisions:
-        peers = [Peer(name, precision, args, work) for name in args.peers if precision in PEERS[name][1]]
-        cosine = lowest_cosine(ours(precision))
-        cosines = [lowest_cosine(peer.embeddings()) for peer in peers]
-        for batch in args.batch_sizes:
-            rounds = [
-                (measure_ours(precision, batch), [peer.rate(batch, args.seconds) for peer in peers])
-                for _ in range(args.rounds)
+        with ExitStack() as stack:
+            having = [peer for peer in args.peers if precision in PEERS[peer][2]]
+            peers = [stack.enter_context(process(peer, precision)) for peer in having]
+            peak_mb = max(rates(program, peers, precision, batch, args) for batch in batches)
+            # Before anything else is asked of them: the memory is that of measuring, as ours is.
+            peaks_mb = [peer.peak_mb() for peer in peers]
+            theirs = [
+                (peer.name, lowest_cosine(embeddings(peer, parts), expected), peak, peer.first_embedding_s)
+                for peer, peak in zip(peers, peaks_mb)
             ]
-            rates = [rate for (rate, _), _ in rounds]
-            best, median = max(rates), statistics.median(rates)
-            fraction = max(fraction for (_, fraction), _ in rounds)
-            left = f"{best:.2f} ({median:.2f}) | {fraction:.3f}"
-            for i, peer in enumerate(peers):
-                theirs = [peer_rates[i] for _, peer_rates in rounds]
-                their_best, their_median = max(theirs), statistics.median(theirs)
-                print(
-                    f"| {precision} | {batch} | {peer.name} | {left} | {their_best:.2f} ({their_median:.2f}) "
-                    f"| {median / their_median:.2f} | {cosine:.7f} / {cosines[i]:.7f} |",
-                    flush=True,
-                )
-            if not peers:
-                print(f"| {precision} | {batch} | none | {left} | | | {cosine:.7f} |", flush=True)
-        for peer in peers:
-            peer.close()
+        cosine = lowest_cosine(program.embeddings(precision, parts), expected)
+        first_s = program.first_embedding_s(precision, args.rounds, work)
+        ours = "siglip", cosine, peak_mb, first_s
+        goal = goals.engine(tower, precision, *ours[1:], {name: cosine for name, cosine, *_ in theirs})
+        engines += [(precision, ours, goal), *((precision, their, "") for their in theirs)]
+
+    print()
+    header(args, "precision", "engine", "lowest cosine", "peak MB", "first embedding s")
+    for precision, (name, cosine, memory, first_s), goal in engines:
+        row(args, goal, precision, name, f"{cosine:.7f}", f"{memory:.0f}", f"{first_s:.2f}")
+
+
+def rates(program, peers, precision, batch, args):
+    """Prints the rows of one batch size, and returns our process's peak memory in MB."""
+    rounds = [
+        (program.bench(precision, [batch], args.seconds)[0], [peer.rate(batch, args.seconds) for peer in peers])
+        for _ in range(args.rounds)
+    ]
+    ours = [bench["items_per_s"] for bench, _ in rounds]
+    fraction = max(bench["fraction_of_peak"] for bench, _ in rounds)
+    median = statistics.median(ours)
+    for i, peer in enumerate(peers):
+        theirs = [others[i] for _, others in rounds]
+        ratio = median / statistics.median(theirs)
+        goal = goals.rate(program.tower, precision, batch, peer.name, ratio, fraction)
+        cells = best_and_median(ours), f"{fraction:.3f}", best_and_median(theirs), f"{ratio:.2f}"
+        row(args, goal, precision, batch, peer.name, *cells)
+    if not peers:
+        goal = goals.rate(program.tower, precision, batch, None, None, fraction)
+        row(args, goal, precision, batch, "", best_and_median(ours), f"{fraction:.3f}", "", "")
+    return max(bench["rss_mb"] for bench, _ in rounds)
+
+
+def line(program, args):
+    """The table of odd batch sizes."""
+    batches = sorted({*NEIGHBOURS, *(size for pair in NEIGHBOURS.values() for size in pair)})
+    header(args, "precision", "batch", "neighbours", "texts/s", "on the line", "ratio: median (lowest)")
+    for precision in args.precisions:
+        rounds = [
+            {bench["batch_size"]: bench["items_per_s"] for bench in program.bench(precision, batches, args.seconds)}
+            for _ in range(args.rounds)
+        ]
+        for batch, (below, above) in NEIGHBOURS.items():
+            share = (batch - below) / (above - below)
+            lines = [rates[below] + share * (rates[above] - rates[below]) for rates in rounds]
+            ratios = [rates[batch] / straight for rates, straight in zip(rounds, lines)]
+            ratio, rate = statistics.median(ratios), statistics.median(rates[batch] for rates in rounds)
+            cells = f"{rate:.2f}", f"{statistics.median(lines):.2f}", f"{ratio:.3f} ({min(ratios):.3f})"
+            row(args, goals.line(ratio), precision, batch, f"{below}, {above}", *cells)
+
+
+def embeddings(peer, parts):
+    return np.concatenate([peer.embeddings(part) for part in parts])
+
+
+def lowest_cosine(got, expected):
+    got, expected = got.astype(np.float64), expected.astype(np.float64)
+    return ((got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)).min()
+
+
+def best_and_median(rates):
+    return f"{max(rates):.2f} ({statistics.median(rates):.2f})"
+
+
+def header(args, *names):
+    row(args, "goals", *names)
+    row(args, "---", *["---"] * len(names))
+
+
+def row(args, goal, *cells):
+    print("| " + " | ".join(map(str, [*cells, goal] if args.goals else cells)) + " |", flush=True)
 
 
 if __name__ == "__main__":
