@@ -6,7 +6,8 @@
 //
 // - Device memory ends at a page that cannot be touched, and begins as NaNs.
 // - What is put into a stream happens only when something waits for it, as late as it may.
-// - A call without a current context, or one that a capture forbids, fails.
+// - A call without a current context, or one that a capture forbids, fails; so does one about what belongs to another card
+//   than the current one.
 // - cuBLASLt's fastest algorithm is another one for few rows than for many, and their bits differ.
 //
 // Tests make any function fail with emulator_fail and ask after calls and memory.
@@ -54,10 +55,18 @@ static int enter(const char* name) {
     std::lock_guard<std::recursive_mutex> guard(lock);  \
     if (const int code = enter(#name)) return code;
 
+static int contexts[16];
+static bool lost[16];
 static thread_local void* current_context;
-#define ENTER_CONTEXT(name) \
-    ENTER(name)             \
-    if (!current_context) return 201;
+static int current_card() { return (int)((int*)current_context - contexts); }
+#define ENTER_CONTEXT(name)           \
+    ENTER(name)                       \
+    if (!current_context) return 201; \
+    if (lost[current_card()]) return 700;
+// The same for a call about something that has a context.
+#define ENTER_WITH(name, type, handle) \
+    ENTER_CONTEXT(name)                \
+    if (((type*)handle)->context != current_context) return 400;
 
 [[noreturn]] static void refuse(const char* what) {
     fprintf(stderr, "emulator: %s\n", what);
@@ -82,6 +91,12 @@ static size_t memory = 2u << 30;
 void emulator_machine(int count, int version, int compute, size_t bytes) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     cards = count, driver_version = version, capability = compute, memory = bytes;
+    std::fill(lost, lost + 16, false);
+}
+// Every call about that card fails from now on, until the machine is set anew.
+void emulator_lose(int card) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    lost[card] = true;
 }
 
 // The driver: devices ------------------------------------------------------------------------------------------------
@@ -129,7 +144,6 @@ int cuDeviceTotalMem_v2(size_t* bytes, int) {
     *bytes = memory;
     return 0;
 }
-static int contexts[16];
 static int retained;
 int cuDevicePrimaryCtxRetain(void** context, int device) {
     ENTER(cuDevicePrimaryCtxRetain)
@@ -153,16 +167,26 @@ int cuCtxSetCurrent(void* context) {
 struct Allocation {
     void* map;
     size_t map_bytes, bytes;
+    int card;
 };
 static std::map<u64, Allocation> allocations;
-static size_t used, pinned;
+static size_t used[16], pinned;
+// Whether an address is in the current card's memory.
+static bool is_here(u64 address) {
+    auto after = allocations.upper_bound(address);
+    return after != allocations.begin() && std::prev(after)->second.card == current_card();
+}
 static bool capturing_any;
 
-size_t emulator_memory_used() { return used + pinned + retained; }
+size_t emulator_memory_used() {
+    size_t all = pinned + retained;
+    for (size_t bytes : used) all += bytes;
+    return all;
+}
 
 int cuMemGetInfo_v2(size_t* free, size_t* total) {
     ENTER_CONTEXT(cuMemGetInfo_v2)
-    *free = memory - used;
+    *free = memory - used[current_card()];
     *total = memory;
     return 0;
 }
@@ -170,14 +194,14 @@ int cuMemAlloc_v2(u64* pointer, size_t bytes) {
     ENTER_CONTEXT(cuMemAlloc_v2)
     if (bytes == 0) return 1;
     if (capturing_any) return 900;
-    if (used + bytes > memory) return 2;
+    if (used[current_card()] + bytes > memory) return 2;
     const size_t page = 4096, rounded = (bytes + 15) / 16 * 16, pages = (rounded + page - 1) / page * page;
     char* map = (char*)mmap(nullptr, pages + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED || mprotect(map + page, pages, PROT_READ | PROT_WRITE)) return 2;
     memset(map + page, 0xff, pages);
     *pointer = (u64)(map + page + pages - rounded);
-    allocations[*pointer] = {map, pages + 2 * page, bytes};
-    used += bytes;
+    allocations[*pointer] = {map, pages + 2 * page, bytes, current_card()};
+    used[current_card()] += bytes;
     return 0;
 }
 
@@ -187,6 +211,7 @@ int cuMemAlloc_v2(u64* pointer, size_t bytes) {
 
 typedef std::function<void()> Operation;
 struct Stream {
+    void* context = current_context;
     std::vector<Operation> operations;
     size_t done = 0;
     std::vector<Operation>* capture = nullptr;
@@ -201,6 +226,7 @@ struct Stream {
     }
 };
 struct Event {
+    void* context = current_context;
     Stream* stream = nullptr;
     size_t position = 0;
     double time = 0;
@@ -219,7 +245,8 @@ int cuMemFree_v2(u64 pointer) {
     run_all();
     auto found = allocations.find(pointer);
     if (found == allocations.end()) return 1;
-    used -= found->second.bytes;
+    if (found->second.card != current_card()) return 400;
+    used[current_card()] -= found->second.bytes;
     munmap(found->second.map, found->second.map_bytes);
     allocations.erase(found);
     return 0;
@@ -240,31 +267,36 @@ int cuMemFreeHost(void* pointer) {
 }
 int cuMemcpyHtoD_v2(u64 target, const void* source, size_t bytes) {
     ENTER_CONTEXT(cuMemcpyHtoD_v2)
+    if (!is_here(target)) return 1;
     memcpy((void*)target, source, bytes);
     return 0;
 }
 int cuMemcpyDtoH_v2(void* target, u64 source, size_t bytes) {
     ENTER_CONTEXT(cuMemcpyDtoH_v2)
+    if (!is_here(source)) return 1;
     memcpy(target, (void*)source, bytes);
     return 0;
 }
 int cuMemcpyHtoDAsync_v2(u64 target, const void* source, size_t bytes, void* stream) {
-    ENTER_CONTEXT(cuMemcpyHtoDAsync_v2)
+    ENTER_WITH(cuMemcpyHtoDAsync_v2, Stream, stream)
+    if (!is_here(target)) return 1;
     ((Stream*)stream)->put([=] { memcpy((void*)target, source, bytes); });
     return 0;
 }
 int cuMemcpyDtoHAsync_v2(void* target, u64 source, size_t bytes, void* stream) {
-    ENTER_CONTEXT(cuMemcpyDtoHAsync_v2)
+    ENTER_WITH(cuMemcpyDtoHAsync_v2, Stream, stream)
+    if (!is_here(source)) return 1;
     ((Stream*)stream)->put([=] { memcpy(target, (void*)source, bytes); });
     return 0;
 }
 int cuMemcpyDtoDAsync_v2(u64 target, u64 source, size_t bytes, void* stream) {
-    ENTER_CONTEXT(cuMemcpyDtoDAsync_v2)
+    ENTER_WITH(cuMemcpyDtoDAsync_v2, Stream, stream)
     ((Stream*)stream)->put([=] { memcpy((void*)target, (void*)source, bytes); });
     return 0;
 }
 int cuMemsetD8Async(u64 target, unsigned char value, size_t bytes, void* stream) {
-    ENTER_CONTEXT(cuMemsetD8Async)
+    ENTER_WITH(cuMemsetD8Async, Stream, stream)
+    if (!is_here(target)) return 1;
     ((Stream*)stream)->put([=] { memset((void*)target, value, bytes); });
     return 0;
 }
@@ -275,21 +307,21 @@ int cuStreamCreate(void** stream, unsigned) {
     return 0;
 }
 int cuStreamDestroy_v2(void* stream) {
-    ENTER_CONTEXT(cuStreamDestroy_v2)
+    ENTER_WITH(cuStreamDestroy_v2, Stream, stream)
     run_all();
     streams.erase(std::find(streams.begin(), streams.end(), stream));
     delete (Stream*)stream;
     return 0;
 }
 int cuStreamSynchronize(void* stream) {
-    ENTER_CONTEXT(cuStreamSynchronize)
+    ENTER_WITH(cuStreamSynchronize, Stream, stream)
     Stream* s = (Stream*)stream;
     if (s->capture) return 900;
     s->run_until(s->operations.size());
     return 0;
 }
 int cuStreamWaitEvent(void* stream, void* event, unsigned) {
-    ENTER_CONTEXT(cuStreamWaitEvent)
+    ENTER_WITH(cuStreamWaitEvent, Stream, stream)
     const Event e = *(Event*)event;
     if (e.stream) ((Stream*)stream)->put([=] { e.stream->run_until(e.position); });
     return 0;
@@ -300,13 +332,13 @@ int cuEventCreate(void** event, unsigned) {
     return 0;
 }
 int cuEventDestroy_v2(void* event) {
-    ENTER_CONTEXT(cuEventDestroy_v2)
+    ENTER_WITH(cuEventDestroy_v2, Event, event)
     run_all();
     delete (Event*)event;
     return 0;
 }
 int cuEventRecord(void* event, void* stream) {
-    ENTER_CONTEXT(cuEventRecord)
+    ENTER_WITH(cuEventRecord, Stream, stream)
     Event* e = (Event*)event;
     Stream* s = (Stream*)stream;
     s->put([=] { e->time = elapsed; });
@@ -315,7 +347,7 @@ int cuEventRecord(void* event, void* stream) {
     return 0;
 }
 int cuEventSynchronize(void* event) {
-    ENTER_CONTEXT(cuEventSynchronize)
+    ENTER_WITH(cuEventSynchronize, Event, event)
     Event* e = (Event*)event;
     if (e->stream) e->stream->run_until(e->position);
     return 0;
@@ -329,7 +361,7 @@ int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
 // Graphs -------------------------------------------------------------------------------------------------------------
 
 int cuStreamBeginCapture_v2(void* stream, int) {
-    ENTER_CONTEXT(cuStreamBeginCapture_v2)
+    ENTER_WITH(cuStreamBeginCapture_v2, Stream, stream)
     ((Stream*)stream)->capture = new std::vector<Operation>;
     capturing_any = true;
     return 0;
@@ -348,10 +380,11 @@ int cuGraphInstantiateWithFlags(void** executable, void* graph, u64) {
     return 0;
 }
 int cuGraphLaunch(void* executable, void* stream) {
-    ENTER_CONTEXT(cuGraphLaunch)
+    ENTER_WITH(cuGraphLaunch, Stream, stream)
     auto graph = (std::vector<Operation>*)executable;
     ((Stream*)stream)->put([=] {
         for (const Operation& operation : *graph) operation();
+        calls["graph ran"]++;
     });
     return 0;
 }
@@ -397,7 +430,7 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
 }
 int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty, unsigned tz,
                    unsigned shared, void* stream, void** parameters, void**) {
-    ENTER_CONTEXT(cuLaunchKernel)
+    ENTER_WITH(cuLaunchKernel, Stream, stream)
     if (!x || !y || !z || y > 65535 || z > 65535 || threads > 1024 || ty != 1 || tz != 1 || shared) return 1;
     const Function f = *(Function*)function;
     auto bytes = std::make_shared<std::vector<char>>((char*)parameters[0], (char*)parameters[0] + f.parameter_bytes);
@@ -631,7 +664,7 @@ static float gelu(float x) { return 0.5f * x * (1 + tanhf(0.7978846f * (x + 0.04
 int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, void* a_layout, const void* b,
                    void* b_layout, const void* beta, const void* c, void* c_layout, void* d, void* d_layout,
                    const Algorithm* algorithm, void*, size_t, void* stream) {
-    ENTER_CONTEXT(cublasLtMatmul)
+    ENTER_WITH(cublasLtMatmul, Stream, stream)
     const Description desc = *(Description*)description;
     const Layout la = *(Layout*)a_layout, lb = *(Layout*)b_layout, lc = *(Layout*)c_layout, ld = *(Layout*)d_layout;
     const float by = *(const float*)alpha, keep = *(const float*)beta;

@@ -26,6 +26,9 @@ pub struct Options {
     pub card: usize,
     /// The precision of matrix products: [`Precision::Bf16`], [`Precision::F16`], or [`Precision::F32`] without TF32.
     pub precision: Precision,
+    /// Engines for the tower that share its weights and its scratch memory, so that a batch is copied and queued while
+    /// another is computed: 1, or 2 for two threads.
+    pub engines: usize,
     /// The most rows of one batch. Memory is taken for as many, up to what one pass computes.
     pub max_batch_size: usize,
     /// Rows of activations that one pass works on at most. Larger batches are computed in several passes, which costs
@@ -34,18 +37,35 @@ pub struct Options {
 }
 
 impl Options {
-    /// With passes of up to 32,768 rows: 512 texts of so400m, 32 of its images.
+    /// One engine, with passes of up to 32,768 rows: 512 texts of so400m, 32 of its images.
     pub fn new(libraries: Libraries, card: usize, precision: Precision, max_batch_size: usize) -> Options {
-        Options { libraries, card, precision, max_batch_size, rows_at_once: 32_768 }
+        Options { libraries, card, precision, engines: 1, max_batch_size, rows_at_once: 32_768 }
     }
 }
 
-/// Builds the text tower on a card.
+/// Builds the text tower on a card: as many engines as the options say.
 ///
 /// # Errors
 ///
 /// See [`CudaError`].
-pub fn text_engine(weights: &TextWeights, options: &Options) -> Result<Box<dyn Engine>, CudaError> {
+pub fn text_engines(weights: &TextWeights, options: &Options) -> Result<Vec<Box<dyn Engine>>, CudaError> {
+    text(weights, options).map(boxed)
+}
+
+/// Builds the vision tower on a card: as many engines as the options say.
+///
+/// # Errors
+///
+/// See [`CudaError`].
+pub fn vision_engines(weights: &VisionWeights, options: &Options) -> Result<Vec<Box<dyn Engine>>, CudaError> {
+    vision(weights, options).map(boxed)
+}
+
+fn boxed(engines: Vec<CudaEngine>) -> Vec<Box<dyn Engine>> {
+    engines.into_iter().map(|engine| Box::new(engine) as Box<dyn Engine>).collect()
+}
+
+pub(crate) fn text(weights: &TextWeights, options: &Options) -> Result<Vec<CudaEngine>, CudaError> {
     let config = &weights.config;
     let sizes = TextPass::sizes(weights);
     let head_flop = 2.0 * (config.hidden_size * config.projection_size) as f64;
@@ -62,12 +82,7 @@ pub fn text_engine(weights: &TextWeights, options: &Options) -> Result<Box<dyn E
     })
 }
 
-/// Builds the vision tower on a card.
-///
-/// # Errors
-///
-/// See [`CudaError`].
-pub fn vision_engine(weights: &VisionWeights, options: &Options) -> Result<Box<dyn Engine>, CudaError> {
+pub(crate) fn vision(weights: &VisionWeights, options: &Options) -> Result<Vec<CudaEngine>, CudaError> {
     let config = &weights.config;
     let sizes = VisionPass::sizes(weights);
     let patch = VisionPass::patch_shape(config);
@@ -95,7 +110,7 @@ fn build(
     elements: usize,
     mut info: EngineInfo,
     upload: impl FnOnce(&Uploader<'_>) -> Result<Box<dyn TowerPass>, CudaError>,
-) -> Result<Box<dyn Engine>, CudaError> {
+) -> Result<Vec<CudaEngine>, CudaError> {
     let number = Number::of(options.precision)?;
     check_sizes(&sizes, options.precision)?;
     let gpu = Gpu::open(&options.libraries, options.card)?;
@@ -103,7 +118,7 @@ fn build(
     let items_at_once = items_at_once(sizes.positions, options);
     info.scratch_bytes = Scratch::bytes(&sizes, widest, items_at_once, number.size());
     // Before anything is taken: what does not fit is said in one sentence, and nothing is lowered to fit.
-    let staging = 2 * items_at_once * info.input_len * 4;
+    let staging = 2 * items_at_once * (info.input_len + info.embedding_size) * 4;
     let needed = elements * number.size() + info.scratch_bytes + staging;
     gpu.check_memory(&format!("the {} tower in {}", info.tower, options.precision), needed)?;
 
@@ -112,7 +127,7 @@ fn build(
     let pass = upload(&Uploader { gpu: &gpu, number })?;
     let compute = Stream::new(&gpu)?;
     let scratch = Scratch::new(&gpu, &compute, &sizes, widest, items_at_once, number.size())?;
-    Ok(Box::new(CudaEngine::new(&gpu, kernels, pass, scratch, compute, items_at_once, info)?))
+    CudaEngine::new(&gpu, kernels, pass, scratch, compute, (items_at_once, options.engines), info)
 }
 
 /// What is known before anything is done.

@@ -136,8 +136,16 @@ pub enum CudaError {
     },
 }
 
-impl From<CudaError> for EngineError {
-    fn from(error: CudaError) -> EngineError {
-        EngineError::Device(error.to_string())
+impl CudaError {
+    /// As an engine's error, which names the card.
+    pub(crate) fn on_card(self, index: usize) -> EngineError {
+        let words = format!("card {index}: {self}");
+        if self.is_fatal() { EngineError::Lost(words) } else { EngineError::Device(words) }
+    }
+
+    /// Whether the card cannot be used by this process any more: its context returns the same error from now on to
+    /// whatever it is asked, says NVIDIA's documentation of these results (`CUresult` in the driver's API).
+    fn is_fatal(&self) -> bool {
+        matches!(self, CudaError::Driver { code: 214 | 220 | 700 | 702 | 709 | 710 | 714..=719, .. })
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! The parts, from the outside in:
 //!
-//! - [`build`]: opens a card, returns a [`siglip::engine::Engine`]; [`mod@probe`]: what of CUDA is here, for `doctor`.
+//! - [`build`]: opens a card, returns one [`siglip::engine::Engine`] or two; [`mod@probe`]: what of CUDA is here, for `doctor`.
 //! - `engine`: batches in and out, copies beside computation; `text`, `vision`: the two towers as sequences of launches;
 //!   `encoder`: the blocks they share.
 //! - `matmul`: one cuBLASLt product; `plan`: which algorithm computes it, so that a row's bits never depend on its batch.
@@ -39,7 +39,7 @@ mod text;
 mod vision;
 mod weights;
 
-pub use build::{Options, text_engine, vision_engine};
+pub use build::{Options, text_engines, vision_engines};
 pub use error::CudaError;
 pub use ffi::{Libraries, Library, LibraryPath};
 pub use peak::measure_peak;
