@@ -9,6 +9,8 @@
 // - A call without a current context, or one that a capture forbids, fails; so does one about what belongs to another card
 //   than the current one.
 // - cuBLASLt's fastest algorithm is another one for few rows than for many, and their bits differ.
+// - It refuses of e4m3 products what NVIDIA's documentation of cublasLtMatmul does not list, and a bias beside a matrix that
+//   is added.
 //
 // Tests make any function fail with emulator_fail and ask after calls and memory.
 
@@ -529,6 +531,8 @@ struct Description {
     int transpose_a = 0;
     u32 epilogue = 1;
     const void* bias = nullptr;
+    const float *scale_a = nullptr, *scale_b = nullptr, *scale_d = nullptr;
+    int bias_number = -1;
 };
 struct Layout {
     int number;
@@ -578,6 +582,10 @@ int cublasLtMatmulDescSetAttribute(void* description, int attribute, const void*
     if (attribute == 3 && bytes == 4) memcpy(&d->transpose_a, value, 4);
     else if (attribute == 7 && bytes == 4) memcpy(&d->epilogue, value, 4);
     else if (attribute == 8 && bytes == 8) memcpy(&d->bias, value, 8);
+    else if (attribute == 17 && bytes == 8) memcpy(&d->scale_a, value, 8);
+    else if (attribute == 18 && bytes == 8) memcpy(&d->scale_b, value, 8);
+    else if (attribute == 20 && bytes == 8) memcpy(&d->scale_d, value, 8);
+    else if (attribute == 26 && bytes == 4) memcpy(&d->bias_number, value, 4);
     else return 7;
     return 0;
 }
@@ -606,10 +614,24 @@ int cublasLtMatmulPreferenceSetAttribute(void* preference, int attribute, const 
     return 0;
 }
 
+constexpr int F32 = 0, BF16 = 14, E4M3 = 28;
+
+// Whether there are algorithms for a product.
+static bool is_supported(const Description& desc, const Layout& a, const Layout& b, const Layout& c, const Layout& d) {
+    if (desc.epilogue != 1 && desc.epilogue != 4 && desc.epilogue != 36) return false;
+    if (a.number != E4M3) return desc.epilogue != 1 && c.number == d.number && desc.bias_number == -1;
+    const bool has_bias = desc.epilogue != 1;
+    const bool types = d.number == E4M3 ? c.number == BF16 : c.number == d.number && (d.number == BF16 || d.number == F32);
+    // Rows of 16 bytes: of A and B along k, of C and D along their own.
+    const bool widths = a.rows % 16 == 0 && a.ld % 16 == 0 && b.ld % 16 == 0 && d.rows % 16 == 0 && d.ld % 16 == 0;
+    return capability >= 89 && desc.transpose_a == 1 && types && widths && (!has_bias || desc.bias_number == BF16);
+}
+
 // Algorithm 0 adds along k; 1, the faster one for few rows, adds the two halves apart.
-int cublasLtMatmulAlgoGetHeuristic(void*, void*, void*, void*, void*, void* d, void* preference, int requested,
-                                   Heuristic* results, int* returned) {
+int cublasLtMatmulAlgoGetHeuristic(void*, void* description, void* a, void* b, void* c, void* d, void* preference,
+                                   int requested, Heuristic* results, int* returned) {
     ENTER(cublasLtMatmulAlgoGetHeuristic)
+    if (!is_supported(*(Description*)description, *(Layout*)a, *(Layout*)b, *(Layout*)c, *(Layout*)d)) return 15;
     if (((Preference*)preference)->reductions != 0) refuse("splitting k is not ruled out");
     const bool few = ((Layout*)d)->columns <= 64;
     *returned = std::min(requested, 2);
@@ -622,6 +644,11 @@ int cublasLtMatmulAlgoGetHeuristic(void*, void*, void*, void*, void*, void* d, v
 }
 
 static float load(int number, const void* base, u64 at) {
+    if (number == E4M3) {
+        const int byte = ((const unsigned char*)base)[at], exponent = byte >> 3 & 15, units = byte & 7;
+        const float magnitude = (byte & 127) == 127 ? NAN : exponent ? std::ldexp(8.0f + units, exponent - 10) : std::ldexp((float)units, -9);
+        return byte & 128 ? -magnitude : magnitude;
+    }
     const u16 bits16 = number == 0 ? 0 : ((const u16*)base)[at];
     if (number == 0) return ((const float*)base)[at];
     u32 bits32;
@@ -639,6 +666,14 @@ static float load(int number, const void* base, u64 at) {
     return value;
 }
 static void store(int number, void* base, u64 at, float value) {
+    if (number == E4M3) {
+        const int sign = std::signbit(value) ? 128 : 0;
+        const float magnitude = std::fmin(std::fabs(value), 448.0f);
+        const int exponent = magnitude == 0 ? -6 : std::max(std::ilogb(magnitude), -6);
+        const int units = (int)std::nearbyint(std::ldexp(magnitude, 3 - exponent));
+        ((unsigned char*)base)[at] = std::isnan(value) ? sign | 127 : sign | ((exponent + 6) * 8 + units);
+        return;
+    }
     if (number == 0) {
         ((float*)base)[at] = value;
         return;
@@ -669,14 +704,18 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
     const Layout la = *(Layout*)a_layout, lb = *(Layout*)b_layout, lc = *(Layout*)c_layout, ld = *(Layout*)d_layout;
     const float by = *(const float*)alpha, keep = *(const float*)beta;
     if (!desc.transpose_a || la.rows != lb.rows || la.columns != ld.rows || lb.columns != ld.columns) return 7;
-    if (la.number != lb.number || (c == d && (lc.ld != ld.ld || lc.number != ld.number)) || by != 1) return 7;
+    if (la.number != lb.number || (c == d && lc.ld != ld.ld) || by != 1) return 7;
+    if (!is_supported(desc, la, lb, lc, ld)) return 15;
+    const bool fp8 = la.number == E4M3, has_bias = desc.epilogue != 1;
+    if (fp8 && (!desc.scale_a || !desc.scale_b || (ld.number == E4M3 && !desc.scale_d) || (has_bias && keep != 0))) return 15;
+    if (!fp8 && (desc.scale_a || desc.scale_b || desc.scale_d)) return 7;
+    if (c == d && keep != 0 && lc.number != ld.number) return 7;
     // What the heuristic was told of the operands' addresses holds.
     const u32* alignments = (const u32*)&algorithm->data[1];
     const void* operands[4] = {a, b, c, d};
     for (int i = 0; i < 4; i++) {
         if ((u64)operands[i] % alignments[i]) return 15;
     }
-    if (desc.epilogue != 4 && desc.epilogue != 36) return 15;
     const u64 k = la.rows, halves = algorithm->data[0] + 1;
     ((Stream*)stream)->put([=] {
         std::vector<float> left(la.columns * k), right(k);
@@ -691,9 +730,11 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
                     for (u64 i = k * half / halves; i < k * (half + 1) / halves; i++) sum += left[row * k + i] * right[i];
                     total += sum;
                 }
+                if (fp8) total *= *desc.scale_a * *desc.scale_b;
                 if (keep != 0) total += keep * load(lc.number, c, column * lc.ld + row);
-                total += load(ld.number, desc.bias, row);
-                store(ld.number, d, column * ld.ld + row, desc.epilogue == 36 ? gelu(total) : total);
+                if (has_bias) total += load(fp8 ? desc.bias_number : ld.number, desc.bias, row);
+                if (desc.epilogue == 36) total = gelu(total);
+                store(ld.number, d, column * ld.ld + row, ld.number == E4M3 ? total * *desc.scale_d : total);
             }
         }
         const double work = ld.columns * 1e-3;

@@ -24,7 +24,8 @@ pub struct Options {
     pub libraries: Libraries,
     /// The card, counted from 0 as the driver does.
     pub card: usize,
-    /// The precision of matrix products: [`Precision::Bf16`], [`Precision::F16`], or [`Precision::F32`] without TF32.
+    /// The precision of matrix products: [`Precision::Bf16`], [`Precision::F16`], [`Precision::F32`] without TF32, or
+    /// [`Precision::Fp8`], which is that of the blocks' largest ones, beside bf16.
     pub precision: Precision,
     /// Engines for the tower that share its weights and its scratch memory, so that a batch is copied and queued while
     /// another is computed: 1, or 2 for two threads.
@@ -77,8 +78,8 @@ pub(crate) fn text(weights: &TextWeights, options: &Options) -> Result<Vec<CudaE
         ..info(Tower::Text, options)
     };
     let elements = weights.tensors().map(Tensor::len).sum();
-    build(options, sizes, 0, elements, info, |uploader| {
-        Ok(Box::new(TextPass::new(uploader, weights)?) as Box<dyn TowerPass>)
+    build(options, sizes, 0, elements, info, |uploader, number| {
+        Ok(Box::new(TextPass::new(uploader, number, weights)?) as Box<dyn TowerPass>)
     })
 }
 
@@ -97,8 +98,8 @@ pub(crate) fn vision(weights: &VisionWeights, options: &Options) -> Result<Vec<C
         ..info(Tower::Vision, options)
     };
     let elements = weights.tensors().map(Tensor::len).sum();
-    build(options, sizes, patch.stride(), elements, info, |uploader| {
-        Ok(Box::new(VisionPass::new(uploader, weights)?) as Box<dyn TowerPass>)
+    build(options, sizes, patch.stride(), elements, info, |uploader, number| {
+        Ok(Box::new(VisionPass::new(uploader, number, weights)?) as Box<dyn TowerPass>)
     })
 }
 
@@ -109,22 +110,25 @@ fn build(
     widest: usize,
     elements: usize,
     mut info: EngineInfo,
-    upload: impl FnOnce(&Uploader<'_>) -> Result<Box<dyn TowerPass>, CudaError>,
+    upload: impl FnOnce(&Uploader<'_>, Number) -> Result<Box<dyn TowerPass>, CudaError>,
 ) -> Result<Vec<CudaEngine>, CudaError> {
-    let number = Number::of(options.precision)?;
+    let blocks = Number::of(options.precision)?;
+    let number = blocks.beside();
     check_sizes(&sizes, options.precision)?;
     let gpu = Gpu::open(&options.libraries, options.card)?;
+    gpu.check_precision(options.precision)?;
     tracing::debug!("card {} is {} ({}.{})", gpu.index, gpu.name, gpu.capability.0, gpu.capability.1);
     let items_at_once = items_at_once(sizes.positions, options);
     info.scratch_bytes = Scratch::bytes(&sizes, widest, items_at_once, number.size());
-    // Before anything is taken: what does not fit is said in one sentence, and nothing is lowered to fit.
+    // Before anything is taken: what does not fit is said in one sentence, and nothing is lowered to fit. With fp8 most
+    // weights take half of what is asked for here.
     let staging = 2 * items_at_once * (info.input_len + info.embedding_size) * 4;
     let needed = elements * number.size() + info.scratch_bytes + staging;
     gpu.check_memory(&format!("the {} tower in {}", info.tower, options.precision), needed)?;
 
-    let constants = Constants { number, hidden: sizes.hidden, heads: sizes.heads };
+    let constants = Constants { number: blocks, hidden: sizes.hidden, heads: sizes.heads };
     let kernels = Kernels::new(&gpu, constants)?;
-    let pass = upload(&Uploader { gpu: &gpu, number })?;
+    let pass = upload(&Uploader { gpu: &gpu, number }, blocks)?;
     let compute = Stream::new(&gpu)?;
     let scratch = Scratch::new(&gpu, &compute, &sizes, widest, items_at_once, number.size())?;
     CudaEngine::new(&gpu, kernels, pass, scratch, compute, (items_at_once, options.engines), info)
@@ -153,6 +157,12 @@ fn check_sizes(sizes: &Sizes, precision: Precision) -> Result<(), CudaError> {
     let head_dim = sizes.hidden / sizes.heads;
     if head_dim > MOST_HEAD_DIM && precision != Precision::F32 {
         return Err(CudaError::HeadDim { head_dim, precision });
+    }
+    let odd = [sizes.hidden, sizes.intermediate].into_iter().find(|width| !width.is_multiple_of(16));
+    if let Some(width) = odd
+        && precision == Precision::Fp8
+    {
+        return Err(CudaError::Fp8Width { width });
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::engine::CudaEngine;
 use crate::ffi::{Libraries, Library, LibraryPath};
 use crate::{CudaError, Options, build as builder, probe};
 
+mod fp8;
 mod in_flight;
 
 const TEXT_FIXTURES: [&str; 3] = ["both", "text_f16", "text_bf16"];
@@ -303,6 +304,7 @@ fn embed(engine: &mut dyn Engine, input: Input<'_>) -> Vec<f32> {
 fn check(got: &[f32], (expected, width): &(Vec<f32>, usize), precision: Precision) {
     let lowest = match precision {
         Precision::F32 => 0.999_999,
+        Precision::Fp8 => 0.999,
         _ => 0.999_8,
     };
     assert_eq!(got.len(), expected.len());

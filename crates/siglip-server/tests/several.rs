@@ -165,10 +165,18 @@ fn a_lost_card_does_not_take_the_others_down() {
     gate.lose("cuda:1");
     let failed = Client::connect(server.http).embed_ids(&[40]);
     assert_eq!(failed.status, 500);
-    assert!(failed.text().contains("it fell off the bus; the device cannot be used again"), "{}", failed.text());
+    assert!(
+        failed.text().contains("it fell off the bus; the device cannot be used again"),
+        "{}",
+        failed.text()
+    );
     let refused = Client::connect(server.http).embed_ids(&[41]);
     assert_eq!(refused.status, 503);
-    assert!(refused.text().contains("the model is not ready: cuda:0: it fell off the bus"), "{}", refused.text());
+    assert!(
+        refused.text().contains("the model is not ready: cuda:0: it fell off the bus"),
+        "{}",
+        refused.text()
+    );
     assert!(!health(&server, "ready"));
     assert!(!health(&server, "live"), "only a new process gets the cards back");
 }

@@ -36,8 +36,8 @@ use intake::Intake;
 pub(crate) use job::Rows;
 use job::{Job, Reply, Ticket};
 pub use queue::QueuePolicy;
-use standing::Fleet;
 pub(crate) use standing::DeviceState;
+use standing::Fleet;
 use worker::Worker;
 
 use crate::histogram::{self, Histogram};
@@ -211,7 +211,8 @@ impl Batcher {
         let devices = device_numbers(&infos);
         let largest = infos.iter().map(|info| info.max_batch_size).min().unwrap_or(1);
         let intake = Arc::new(Intake::new(gauges.clone(), &options, largest, &devices));
-        let batcher = Batcher { intake, info, gauges, policy: options.policy, peak_flops: options.peak_flops };
+        let batcher =
+            Batcher { intake, info, gauges, policy: options.policy, peak_flops: options.peak_flops };
         for (engine, seat) in engines.into_iter().zip(batcher.intake.seats(&devices)) {
             let name = format!("siglip-{}-{}", batcher.info.tower, seat.engine);
             let worker = Worker::new(engine, seat, batcher.gauges.clone(), &options);
