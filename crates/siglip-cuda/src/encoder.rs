@@ -250,8 +250,7 @@ impl Block {
         })
     }
 
-    /// In fp8, but for the product after the attention, which is a twelfth of the work and whose input has no bound that
-    /// is known beforehand.
+    /// In fp8, but for the product after the attention, which writes bf16: a twelfth of the work.
     fn fp8(uploader: &Uploader<'_>, block: &weights::Block) -> Result<Block, CudaError> {
         let inner = layer_scale(&block.layer_norm2, &block.fc1);
         let qkv_scales = Fp8Scales { input: norm_scale(&block.layer_norm1), out: 1.0 };
