@@ -212,9 +212,9 @@ fn what_the_cache_has_needs_no_room_in_the_queue() {
     let gate = Gate::open();
     let limits = ServerOptions { max_queue_size: 1, cache_bytes: 1 << 20, ..options() };
     let server = TestServer::start(vec![gate.model(1)], limits);
-    let text = r#"{"inputs":[{"name":"INPUT_TEXT","shape":[1,1],"datatype":"BYTES","data":["TEXT"]}]}"#;
+    let text = r#"{"inputs":[{"name":"INPUT_TEXT","shape":[1,1],"datatype":"BYTES","data":["WORD"]}]}"#;
     let embed = |word: &str| {
-        let body = text.replace("TEXT", word);
+        let body = text.replace("WORD", word);
         Client::connect(server.http).post("/v2/models/embed_text/infer", "", body.as_bytes())
     };
     let known = embed("known");
