@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
 """Measures the CUDA engine on the card of this machine, beside PyTorch and the card's own matrix peak.
 
-    pip install torch transformers safetensors numpy nvidia-cuda-nvrtc-cu12 nvidia-cublas-cu12
-    python tools/measure_cuda.py [--program target/release/siglip] [--model DIR] [--perf-analyzer PROGRAM]
-                                 [--cuda-libraries PATH] [--seconds 5] > cuda.md
+    python3 tools/measure_cuda.py [--program target/release/siglip] [--model DIR] [--perf-analyzer PROGRAM]
+                                  [--cuda-libraries PATH] [--seconds 5] > cuda.md
 
-One command for everything: it makes so400m with random weights (unless --model names a folder), and then writes, as
-Markdown: the card and the libraries; for each tower, precision and batch size items a second, the time of a batch and
-the share of cuBLASLt's peak; PyTorch in bf16, eager and compiled with max-autotune; the lowest cosine to PyTorch in f32
-over random inputs; and what is served at concurrency 60 and 512 over HTTP and gRPC, if there is perf_analyzer
-(examples/get_perf_analyzer.sh fetches it). Everything is measured in one run on one card. fp8 has no engine yet.
+One command for everything, given the program, an NVIDIA driver and PyPI: where PyTorch and the rest are not installed
+it makes an environment for itself in .venv-cuda. It makes so400m with random weights (unless --model names a folder),
+fetches perf_analyzer (unless it is named), and then writes, as Markdown: the cards and the libraries; for each tower,
+precision (fp8 where the card has it) and batch size items a second, the time of a batch and the share of cuBLASLt's
+peak; PyTorch in bf16, eager and compiled with max-autotune; the lowest cosine to PyTorch in f32 over random inputs; and
+what is served at concurrency 60 and 512, as JSON, binary and over gRPC, from the first card and, where there are
+several, from all. Everything but the last is measured on the first card.
 """
 
 import argparse
+import importlib.util
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -22,16 +25,36 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from transformers import SiglipTextModel, SiglipVisionModel
+TOOLS = Path(__file__).resolve().parent
+# PyTorch brings NVRTC and cuBLASLt along, of its own version of CUDA.
+PACKAGES = ["torch", "transformers>=4.56", "safetensors", "numpy"]
 
-from served import Server
 
-TOOLS = Path(__file__).parent
+def use_own_environment():
+    """Runs this script again in an environment that has what it imports, unless this one does."""
+    if all(importlib.util.find_spec(name) for name in ["torch", "transformers", "safetensors", "numpy"]):
+        return
+    folder = TOOLS.parent / ".venv-cuda"
+    python = folder / "bin" / "python"
+    if Path(sys.prefix) == folder:
+        sys.exit(f"{folder} lacks {' or '.join(PACKAGES)}: remove it, and it is made anew")
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True, stdout=sys.stderr)
+    subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True, stdout=sys.stderr)
+    os.execv(python, [python, __file__, *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    use_own_environment()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from transformers import SiglipTextModel, SiglipVisionModel  # noqa: E402
+
+from served import Server  # noqa: E402
+
 TOWERS = {"text": SiglipTextModel, "vision": SiglipVisionModel}
 BATCHES = [1, 8, 32, 128, 256]
-PRECISIONS = ["bf16", "f16", "f32"]
 CONCURRENCIES = [60, 512]
 
 
@@ -82,7 +105,7 @@ def speed(args, tower):
     """This program in each precision, and PyTorch in turns with it."""
     print(f"\n## The {tower} tower alone")
     header("engine", "precision", "batch", "items/s", "p50 ms", "of the peak")
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         command = [args.program, "bench", "--model", args.model, "--tower", tower, "--device", "cuda", "--precision",
                    precision, "--batch-size", ",".join(map(str, BATCHES)), "--seconds", str(args.seconds), "--json"]
         done = subprocess.run(command + args.libraries, capture_output=True, text=True)
@@ -93,7 +116,8 @@ def speed(args, tower):
             peak = f"{it['fraction_of_peak']:.1%} of {it['peak_gflops'] / 1000:.0f} TFLOP/s"
             row("siglip", precision, it["batch_size"], f"{it['items_per_s']:.0f}", f"{it['p50_ms']:.2f}", peak)
     model = torch_model(tower, args.model, torch.bfloat16)
-    compiled = torch.compile(model, mode="max-autotune")
+    # Compiled for each batch size by itself: for sizes that vary it would be slower.
+    compiled = torch.compile(model, mode="max-autotune", dynamic=False)
     for name, engine in [("PyTorch, eager", model), ("PyTorch, compiled", compiled)]:
         for batch in BATCHES:
             rows = random_input(tower, model.config, batch, batch)
@@ -116,7 +140,7 @@ def parity(args):
         expected[tower] = rows, np.concatenate([torch_embed(model, tower, part) for part in np.split(rows, 8)])
         del model
         torch.cuda.empty_cache()
-    for precision in PRECISIONS:
+    for precision in args.precisions:
         with Server(args.program, args.model, precision, ["--device", "cuda", *args.libraries]) as server:
             cosines = []
             for tower, (rows, right) in expected.items():
@@ -126,32 +150,51 @@ def parity(args):
             row(precision, *cosines)
 
 
-def served(args):
-    """Texts a second over both doors, driven by perf_analyzer on this machine."""
-    print("\n## Served: texts/s, bf16")
-    if not args.perf_analyzer:
-        print("\nNot measured: --perf-analyzer names no program.")
-        return
+# What perf_analyzer is told for each way in.
+DOORS = {
+    "HTTP, JSON": ["-i", "http", "--input-tensor-format", "json", "--output-tensor-format", "json"],
+    "HTTP, binary": ["-i", "http"],
+    "gRPC": ["-i", "grpc"],
+}
+
+
+def served(args, devices, precision):
+    """Texts a second over all doors, driven by perf_analyzer on this machine."""
+    print(f"\n## Served from {devices}: texts/s, {precision}")
     header("door", "concurrency", "texts/s", "p50 ms")
     # Different texts: equal ones in a batch are computed once.
     config = json.loads((Path(args.model) / "config.json").read_text()).get("text_config", {})
     ids = np.random.default_rng(3).integers(0, config.get("vocab_size", 32000), (4096, 64)).tolist()
     data = {"data": [{"INPUT_IDS": {"content": row, "shape": [len(row)]}} for row in ids]}
-    options = ["--device", "cuda", "--max-batch-size", "512", "--max-queue-size", "4096", *args.libraries]
+    options = ["--device", devices, "--max-batch-size", "512", "--max-queue-size", "4096", *args.libraries]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file, \
-            Server(args.program, args.model, "bf16", options) as server:
+            Server(args.program, args.model, precision, options) as server:
         json.dump(data, file)
         file.flush()
-        for door, address in [("http", server.address), ("grpc", server.grpc_address)]:
+        for door, door_options in DOORS.items():
+            address = server.grpc_address if "grpc" in door_options else server.address
             for concurrency in CONCURRENCIES:
-                command = [args.perf_analyzer, "-m", "siglip_text", "-u", address, "-i", door, "--input-data", file.name,
-                           "--concurrency-range", str(concurrency), "--percentile", "50", "--measurement-interval",
+                command = [args.perf_analyzer, "-m", "siglip_text", "-u", address, *door_options, "--input-data",
+                           file.name, "--concurrency-range", str(concurrency), "--percentile", "50", "--measurement-interval",
                            str(int(args.seconds * 1000))]
                 done = subprocess.run(command, capture_output=True, text=True)
                 found = re.search(r"Concurrency: \d+, throughput: ([\d.]+) infer/sec, latency (\d+) usec", done.stdout)
                 if not found:
-                    sys.exit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+                    # What else was and will be measured is worth keeping.
+                    print(f"{' '.join(command)}: {done.stdout}{done.stderr}", file=sys.stderr)
+                    words = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
+                    row(door, concurrency, words[-1], "")
+                    continue
                 row(door, concurrency, f"{float(found[1]):.0f}", f"{int(found[2]) / 1000:.2f}")
+
+
+def perf_analyzer(args, folder):
+    """The program that was named, or one that is fetched, or none and why."""
+    if args.perf_analyzer:
+        return args.perf_analyzer, ""
+    script = TOOLS.parent / "examples" / "get_perf_analyzer.sh"
+    done = subprocess.run(["bash", script, folder], capture_output=True, text=True)
+    return done.stdout.strip(), done.stderr.strip()
 
 
 def main():
@@ -163,24 +206,35 @@ def main():
     parser.add_argument("--seconds", type=float, default=5.0)
     args = parser.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("PyTorch sees no card")
+        sys.exit("PyTorch sees no card: is its CUDA newer than the driver's?")
+    if not Path(args.program).is_file():
+        sys.exit(f"there is no program {args.program}: cargo build --release makes it, or --program names it")
     args.libraries = ["--cuda-libraries", args.cuda_libraries or sys.prefix]
     doctor = subprocess.run([args.program, "doctor", "--json", *args.libraries], capture_output=True, text=True, check=True)
     gpu = json.loads(doctor.stdout)["gpu"]
     if not gpu["usable"]:
         sys.exit(f"siglip cannot use the card: {json.dumps(gpu)}")
+    args.precisions = ["bf16", "f16", "f32"] + (["fp8"] if gpu["cards"][0]["fp8"] else [])
     with tempfile.TemporaryDirectory() as work:
         if not args.model:
             args.model = f"{work}/so400m"
             subprocess.run([sys.executable, TOOLS / "make_so400m.py", args.model], check=True, stdout=sys.stderr)
         print(f"# {torch.cuda.get_device_name()}\n\n`python {' '.join(sys.argv)}`\n")
         print(f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}")
+        for index, card in enumerate(gpu["cards"]):
+            print(f"- cuda:{index}: {card['name']}, compute capability {card['compute_capability']}")
         for library in gpu["libraries"]:
             print(f"- {library['name']}: {library['version']}")
         for tower in TOWERS:
             speed(args, tower)
         parity(args)
-        served(args)
+        args.perf_analyzer, why_not = perf_analyzer(args, f"{work}/perf_analyzer")
+        if not args.perf_analyzer:
+            print(f"\n## Served\n\nNot measured: {why_not}")
+            return
+        for devices in ["cuda:0"] + (["cuda:all"] if len(gpu["cards"]) > 1 else []):
+            for precision in [precision for precision in ["bf16", "fp8"] if precision in args.precisions]:
+                served(args, devices, precision)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use siglip::engine::{Precision, Tower};
@@ -13,6 +12,7 @@ use siglip_cpu::Isa;
 use siglip_server::{Compat, ModelControl};
 
 use crate::classify::ClassifyArgs;
+use crate::device::Device;
 use crate::embed::EmbedArgs;
 use crate::validate::ValidateArgs;
 
@@ -95,11 +95,11 @@ impl ServedModelArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EngineArgs {
     /// Where to compute: auto, cpu, cuda, or cuda:N for the card N. `auto` takes the first NVIDIA card that can be used,
-    /// or else the processor.
+    /// or else the processor. `serve` also takes several cards, cuda:0,1 or cuda:all.
     #[arg(long, env = "SIGLIP_DEVICE", default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: Device,
-    /// The number format of matrix products: f32, bf16 or int8 on the processor, bf16, f16 or f32 on a card. `auto` takes
-    /// bf16 on a card and where the processor multiplies it, f32 elsewhere.
+    /// The number format of matrix products: f32, bf16 or int8 on the processor, bf16, f16, f32, or from compute capability
+    /// 8.9 on fp8 on a card. `auto` takes bf16 on a card and where the processor multiplies it, f32 elsewhere.
     #[arg(long, env = "SIGLIP_PRECISION", value_enum, default_value_t = PrecisionArg::Auto)]
     pub(crate) precision: PrecisionArg,
     /// Threads that compute. By default as many as the affinity mask and the container's CPU quota allow.
@@ -254,31 +254,6 @@ pub(crate) struct DoctorArgs {
     pub(crate) cuda: CudaArgs,
 }
 
-/// Where to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Device {
-    /// The best there is.
-    Auto,
-    /// The processor.
-    Cpu,
-    /// An NVIDIA card, counted from 0.
-    Cuda(usize),
-}
-
-impl FromStr for Device {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Device, String> {
-        match (text, text.strip_prefix("cuda:").map(str::parse)) {
-            ("auto", _) => Ok(Device::Auto),
-            ("cpu", _) => Ok(Device::Cpu),
-            ("cuda", _) => Ok(Device::Cuda(0)),
-            (_, Some(Ok(card))) => Ok(Device::Cuda(card)),
-            _ => Err("auto, cpu, cuda or cuda:N is needed, with N a card's number, e.g. cuda:1".into()),
-        }
-    }
-}
-
 /// A precision as the command line takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PrecisionArg {
@@ -376,15 +351,6 @@ fn seconds(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
-
-    #[test]
-    fn devices_are_told_by_name_and_number() {
-        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
-        assert_eq!("cuda:3".parse(), Ok(Device::Cuda(3)));
-        for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:0,1", "CPU"] {
-            assert!(wrong.parse::<Device>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn the_definitions_are_consistent() {

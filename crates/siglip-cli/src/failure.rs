@@ -92,6 +92,8 @@ pub(crate) enum Failure {
     Build(#[from] BuildError),
     #[error(transparent)]
     Cuda(#[from] CudaError),
+    #[error("--device cuda:{card}: {error}")]
+    Card { card: usize, error: CudaError },
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -105,7 +107,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Prompt(error) if !matches!(error, PromptError::Read { .. }) => 2,
             Failure::OutputFormat(_) | Failure::Hub(HubError::Name { .. }) => 2,
-            Failure::Cuda(CudaError::Precision(_) | CudaError::HeadDim { .. }) => 2,
+            Failure::Cuda(error) | Failure::Card { error, .. } if error.is_usage() => 2,
             Failure::Build(BuildError::Precision { .. } | BuildError::Isa { .. }) => 2,
             _ => 1,
         }

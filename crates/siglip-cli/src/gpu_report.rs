@@ -24,6 +24,8 @@ struct Card {
     memory_mb: f64,
     /// Whether its generation is new enough.
     supported: bool,
+    /// Whether its tensor cores multiply fp8.
+    fp8: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,6 +58,7 @@ impl Gpu {
             compute_capability: format!("{}.{}", card.capability.0, card.capability.1),
             memory_mb: card.memory as f64 / 1e6,
             supported: card.is_supported(),
+            fp8: card.has_fp8(),
         };
         Gpu { usable, cards: cards.iter().map(card).collect(), no_cards, libraries: libraries.collect() }
     }
@@ -63,7 +66,11 @@ impl Gpu {
     /// One line.
     pub(crate) fn summary(&self) -> String {
         if self.usable {
-            return "used by --device auto".into();
+            let several = match self.cards.iter().filter(|card| card.supported).count() {
+                0 | 1 => String::new(),
+                count => format!("; serve --device cuda:all uses {count} cards"),
+            };
+            return format!("used by --device auto{several}");
         }
         let why = if self.cards.is_empty() { "no card is seen" } else { "a card is there, see below" };
         format!("not used: {why}")
@@ -73,7 +80,11 @@ impl Gpu {
     pub(crate) fn table(&self) -> String {
         let mut text = "\nNVIDIA\n".to_owned();
         for (index, card) in self.cards.iter().enumerate() {
-            let supported = if card.supported { "" } else { "; too old: 8.0 (Ampere) or later is needed" };
+            let supported = match (card.supported, card.fp8) {
+                (false, _) => "; too old: 8.0 (Ampere) or later is needed",
+                (true, false) => "",
+                (true, true) => ", with fp8",
+            };
             text += &format!(
                 "cuda:{index}        {}, compute capability {}, {:.0} MB{supported}\n",
                 card.name, card.compute_capability, card.memory_mb

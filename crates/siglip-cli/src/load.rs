@@ -47,28 +47,69 @@ pub(crate) fn pool(threads: Option<u16>) -> Result<Arc<Pool>, Failure> {
     Ok(Arc::new(pool))
 }
 
-/// Builds the engine of a tower that the model must have.
+/// Builds the engine of a tower that the model must have, on one device.
 pub(crate) fn engine(
     model: &Model,
     tower: Tower,
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>, Failure> {
-    let engine = match (tower, &model.text, &model.vision, options) {
-        (Tower::Text, Some(weights), _, EngineOptions::Cpu(options)) => {
-            siglip_cpu::text_engine(weights, options)?
+    match options {
+        EngineOptions::Cpu(options) => cpu_engine(model, tower, options),
+        EngineOptions::Cuda(cards) => match cards.cards.as_slice() {
+            [card] => {
+                card_engines(model, tower, &cards.on(*card, 1))?.pop().ok_or_else(|| no_tower(model, tower))
+            }
+            _ => Err(Failure::Usage(ONE_CARD)),
+        },
+    }
+}
+
+/// Builds the engines of a tower that the model must have: all that can compute at once on all devices.
+pub(crate) fn engines(
+    model: &Model,
+    tower: Tower,
+    options: &EngineOptions,
+) -> Result<Vec<Box<dyn Engine>>, Failure> {
+    match options {
+        EngineOptions::Cpu(options) => Ok(vec![cpu_engine(model, tower, options)?]),
+        EngineOptions::Cuda(cards) => {
+            let mut engines = Vec::new();
+            for &card in &cards.cards {
+                engines.extend(card_engines(model, tower, &cards.on(card, ENGINES_OF_A_CARD))?);
+            }
+            Ok(engines)
         }
-        (Tower::Vision, _, Some(weights), EngineOptions::Cpu(options)) => {
-            siglip_cpu::vision_engine(weights, options)?
-        }
-        (Tower::Text, Some(weights), _, EngineOptions::Cuda(options)) => {
-            siglip_cuda::text_engine(weights, options)?
-        }
-        (Tower::Vision, _, Some(weights), EngineOptions::Cuda(options)) => {
-            siglip_cuda::vision_engine(weights, options)?
-        }
+    }
+}
+
+/// One batch computes, and one is copied and queued behind it.
+const ENGINES_OF_A_CARD: usize = 2;
+
+const ONE_CARD: &str = "only `serve` computes on several cards: name one here, e.g. --device cuda:0";
+
+fn cpu_engine(
+    model: &Model,
+    tower: Tower,
+    options: &siglip_cpu::Options,
+) -> Result<Box<dyn Engine>, Failure> {
+    match (tower, &model.text, &model.vision) {
+        (Tower::Text, Some(weights), _) => Ok(siglip_cpu::text_engine(weights, options)?),
+        (Tower::Vision, _, Some(weights)) => Ok(siglip_cpu::vision_engine(weights, options)?),
+        _ => Err(no_tower(model, tower)),
+    }
+}
+
+fn card_engines(
+    model: &Model,
+    tower: Tower,
+    options: &siglip_cuda::Options,
+) -> Result<Vec<Box<dyn Engine>>, Failure> {
+    let engines = match (tower, &model.text, &model.vision) {
+        (Tower::Text, Some(weights), _) => siglip_cuda::text_engines(weights, options),
+        (Tower::Vision, _, Some(weights)) => siglip_cuda::vision_engines(weights, options),
         _ => return Err(no_tower(model, tower)),
     };
-    Ok(engine)
+    engines.map_err(|error| Failure::Card { card: options.card, error })
 }
 
 /// The model lacks the tower.

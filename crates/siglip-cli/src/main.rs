@@ -10,6 +10,7 @@ mod cache;
 mod classify;
 mod config_file;
 mod demo;
+mod device;
 mod doctor;
 mod embed;
 mod engine_options;

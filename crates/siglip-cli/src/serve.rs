@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use siglip::engine::{Engine, Tower};
+use siglip::engine::{Engine, EngineInfo, Tower};
 use siglip::image::ImageProcessor;
 use siglip::model::Model;
 use siglip::tokenizer::{TokenizeError, Tokenizer};
 use siglip_server::{
-    BoundServer, BuildEngine, LogControl, QueuePolicy, ServedModel, ServedText, ServedVision, ServerOptions,
+    BoundServer, BuildEngines, LogControl, QueuePolicy, ServedModel, ServedText, ServedVision, ServerOptions,
     Similarity, Tokenize,
 };
 
@@ -83,28 +83,28 @@ fn serve_model(
     peak_flops: f64,
 ) -> Result<ServedModel, Failure> {
     let model = Arc::new(load::model(model)?);
-    let build = |tower: Tower| -> Result<(Box<dyn Engine>, BuildEngine), Failure> {
-        let engine = load::engine(&model, tower, options)?;
-        announce(&model, engine.as_ref(), args.max_queue_size);
+    let build = |tower: Tower| -> Result<(Vec<Box<dyn Engine>>, BuildEngines), Failure> {
+        let engines = load::engines(&model, tower, options)?;
+        announce(&model, &engines, args.max_queue_size);
         let (model, options) = (model.clone(), options.clone());
-        let rebuild = move || load::engine(&model, tower, &options).map_err(|failure| failure.to_string());
-        Ok((engine, Arc::new(rebuild)))
+        let rebuild = move || load::engines(&model, tower, &options).map_err(|failure| failure.to_string());
+        Ok((engines, Arc::new(rebuild)))
     };
     let text = match &model.text {
         None => None,
         Some(_) => {
-            let (engine, rebuild) = build(Tower::Text)?;
+            let (engines, rebuild) = build(Tower::Text)?;
             let tokenizer = model.tokenizer.clone().map(tokenize);
-            Some(ServedText { engine, rebuild: Some(rebuild), peak_flops, tokenizer })
+            Some(ServedText { engines, rebuild: Some(rebuild), peak_flops, tokenizer })
         }
     };
     let vision = match &model.vision {
         None => None,
         Some(vision) => {
-            let (engine, rebuild) = build(Tower::Vision)?;
+            let (engines, rebuild) = build(Tower::Vision)?;
             let dims = [vision.config.num_channels, vision.config.image_size, vision.config.image_size];
             let processor = image_processor(&model, args)?;
-            Some(ServedVision { engine, rebuild: Some(rebuild), peak_flops, dims, processor })
+            Some(ServedVision { engines, rebuild: Some(rebuild), peak_flops, dims, processor })
         }
     };
     let similarity = model.logit_scale.zip(model.logit_bias);
@@ -120,22 +120,37 @@ fn image_processor(model: &Model, args: &ServeArgs) -> Result<Option<ImageProces
     Ok(Some(ImageProcessor::new(config, &vision.config, options)?))
 }
 
-/// Says what an engine is and what memory it takes, before the first request comes.
-fn announce(model: &Model, engine: &dyn Engine, queue: u32) {
-    let info = engine.info();
+/// Says what the engines are and what memory they take, before the first request comes.
+fn announce(model: &Model, engines: &[Box<dyn Engine>], queue: u32) {
     let megabytes = |bytes: usize| bytes as f64 / 1e6;
-    tracing::info!(
-        "{} {}: {} on {} ({} kernels, {} threads); weights {:.1} MB, scratch {:.1} MB, queue up to {:.1} MB",
-        model.name,
-        info.tower,
-        info.precision,
-        info.device,
-        info.kernels,
-        info.threads,
-        megabytes(info.weights_bytes),
-        megabytes(info.scratch_bytes),
-        megabytes(queue as usize * info.input_len * 4),
-    );
+    let mut before: Option<&EngineInfo> = None;
+    for info in engines.iter().map(|engine| engine.info()) {
+        // Engines of one device share all that is said here.
+        if before.is_some_and(|before| before.device == info.device) {
+            continue;
+        }
+        tracing::info!(
+            "{} {}: {} on {} ({} kernels, {} threads); weights {:.1} MB, scratch {:.1} MB, queue up to {:.1} MB",
+            model.name,
+            info.tower,
+            info.precision,
+            info.device,
+            info.kernels,
+            info.threads,
+            megabytes(info.weights_bytes),
+            megabytes(info.scratch_bytes),
+            megabytes(queue as usize * info.input_len * 4),
+        );
+        if let Some(before) = before.replace(info)
+            && before.kernels != info.kernels
+        {
+            tracing::warn!(
+                "{} and {} are cards of different kinds: which of them computes a request shows in its last bits",
+                before.device,
+                info.device
+            );
+        }
+    }
 }
 
 struct ServedTokenizer(Arc<Tokenizer>);

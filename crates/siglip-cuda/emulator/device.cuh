@@ -197,6 +197,15 @@ DEVICE u16 float_to_f16(float x) {
     return sign | ((magnitude + 0xc8000fff + (magnitude >> 13 & 1)) >> 13);
 }
 
+DEVICE u32 float_to_e4m3(float x) {
+    const u32 sign = bits<u32>(x) >> 24 & 0x80;
+    if (std::isnan(x)) return sign | 0x7f;
+    const float magnitude = std::fmin(std::fabs(x), 448.0f);
+    const int exponent = magnitude == 0 ? -6 : std::max(std::ilogb(magnitude), -6);
+    return sign | ((exponent + 6) * 8 + (u32)std::nearbyint(std::ldexp(magnitude, 3 - exponent)));
+}
+DEVICE u32 floats_to_e4m3(float first, float second) { return float_to_e4m3(first) | float_to_e4m3(second) << 8; }
+
 DEVICE float exp2_fast(float x) { return exp2f(x); }
 
 DEVICE float from_lane(float x, int lane) {

@@ -6,8 +6,11 @@
 //
 // - Device memory ends at a page that cannot be touched, and begins as NaNs.
 // - What is put into a stream happens only when something waits for it, as late as it may.
-// - A call without a current context, or one that a capture forbids, fails.
+// - A call without a current context, or one that a capture forbids, fails; so does one about what belongs to another card
+//   than the current one.
 // - cuBLASLt's fastest algorithm is another one for few rows than for many, and their bits differ.
+// - It refuses of e4m3 products what NVIDIA's documentation of cublasLtMatmul does not list, and a bias beside a matrix that
+//   is added.
 //
 // Tests make any function fail with emulator_fail and ask after calls and memory.
 
@@ -54,10 +57,18 @@ static int enter(const char* name) {
     std::lock_guard<std::recursive_mutex> guard(lock);  \
     if (const int code = enter(#name)) return code;
 
+static int contexts[16];
+static bool lost[16];
 static thread_local void* current_context;
-#define ENTER_CONTEXT(name) \
-    ENTER(name)             \
-    if (!current_context) return 201;
+static int current_card() { return (int)((int*)current_context - contexts); }
+#define ENTER_CONTEXT(name)           \
+    ENTER(name)                       \
+    if (!current_context) return 201; \
+    if (lost[current_card()]) return 700;
+// The same for a call about something that has a context.
+#define ENTER_WITH(name, type, handle) \
+    ENTER_CONTEXT(name)                \
+    if (((type*)handle)->context != current_context) return 400;
 
 [[noreturn]] static void refuse(const char* what) {
     fprintf(stderr, "emulator: %s\n", what);
@@ -82,6 +93,12 @@ static size_t memory = 2u << 30;
 void emulator_machine(int count, int version, int compute, size_t bytes) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     cards = count, driver_version = version, capability = compute, memory = bytes;
+    std::fill(lost, lost + 16, false);
+}
+// Every call about that card fails from now on, until the machine is set anew.
+void emulator_lose(int card) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    lost[card] = true;
 }
 
 // The driver: devices ------------------------------------------------------------------------------------------------
@@ -129,7 +146,6 @@ int cuDeviceTotalMem_v2(size_t* bytes, int) {
     *bytes = memory;
     return 0;
 }
-static int contexts[16];
 static int retained;
 int cuDevicePrimaryCtxRetain(void** context, int device) {
     ENTER(cuDevicePrimaryCtxRetain)
@@ -153,16 +169,26 @@ int cuCtxSetCurrent(void* context) {
 struct Allocation {
     void* map;
     size_t map_bytes, bytes;
+    int card;
 };
 static std::map<u64, Allocation> allocations;
-static size_t used, pinned;
+static size_t used[16], pinned;
+// Whether an address is in the current card's memory.
+static bool is_here(u64 address) {
+    auto after = allocations.upper_bound(address);
+    return after != allocations.begin() && std::prev(after)->second.card == current_card();
+}
 static bool capturing_any;
 
-size_t emulator_memory_used() { return used + pinned + retained; }
+size_t emulator_memory_used() {
+    size_t all = pinned + retained;
+    for (size_t bytes : used) all += bytes;
+    return all;
+}
 
 int cuMemGetInfo_v2(size_t* free, size_t* total) {
     ENTER_CONTEXT(cuMemGetInfo_v2)
-    *free = memory - used;
+    *free = memory - used[current_card()];
     *total = memory;
     return 0;
 }
@@ -170,14 +196,14 @@ int cuMemAlloc_v2(u64* pointer, size_t bytes) {
     ENTER_CONTEXT(cuMemAlloc_v2)
     if (bytes == 0) return 1;
     if (capturing_any) return 900;
-    if (used + bytes > memory) return 2;
+    if (used[current_card()] + bytes > memory) return 2;
     const size_t page = 4096, rounded = (bytes + 15) / 16 * 16, pages = (rounded + page - 1) / page * page;
     char* map = (char*)mmap(nullptr, pages + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED || mprotect(map + page, pages, PROT_READ | PROT_WRITE)) return 2;
     memset(map + page, 0xff, pages);
     *pointer = (u64)(map + page + pages - rounded);
-    allocations[*pointer] = {map, pages + 2 * page, bytes};
-    used += bytes;
+    allocations[*pointer] = {map, pages + 2 * page, bytes, current_card()};
+    used[current_card()] += bytes;
     return 0;
 }
 
@@ -187,6 +213,7 @@ int cuMemAlloc_v2(u64* pointer, size_t bytes) {
 
 typedef std::function<void()> Operation;
 struct Stream {
+    void* context = current_context;
     std::vector<Operation> operations;
     size_t done = 0;
     std::vector<Operation>* capture = nullptr;
@@ -201,6 +228,7 @@ struct Stream {
     }
 };
 struct Event {
+    void* context = current_context;
     Stream* stream = nullptr;
     size_t position = 0;
     double time = 0;
@@ -219,7 +247,8 @@ int cuMemFree_v2(u64 pointer) {
     run_all();
     auto found = allocations.find(pointer);
     if (found == allocations.end()) return 1;
-    used -= found->second.bytes;
+    if (found->second.card != current_card()) return 400;
+    used[current_card()] -= found->second.bytes;
     munmap(found->second.map, found->second.map_bytes);
     allocations.erase(found);
     return 0;
@@ -240,31 +269,36 @@ int cuMemFreeHost(void* pointer) {
 }
 int cuMemcpyHtoD_v2(u64 target, const void* source, size_t bytes) {
     ENTER_CONTEXT(cuMemcpyHtoD_v2)
+    if (!is_here(target)) return 1;
     memcpy((void*)target, source, bytes);
     return 0;
 }
 int cuMemcpyDtoH_v2(void* target, u64 source, size_t bytes) {
     ENTER_CONTEXT(cuMemcpyDtoH_v2)
+    if (!is_here(source)) return 1;
     memcpy(target, (void*)source, bytes);
     return 0;
 }
 int cuMemcpyHtoDAsync_v2(u64 target, const void* source, size_t bytes, void* stream) {
-    ENTER_CONTEXT(cuMemcpyHtoDAsync_v2)
+    ENTER_WITH(cuMemcpyHtoDAsync_v2, Stream, stream)
+    if (!is_here(target)) return 1;
     ((Stream*)stream)->put([=] { memcpy((void*)target, source, bytes); });
     return 0;
 }
 int cuMemcpyDtoHAsync_v2(void* target, u64 source, size_t bytes, void* stream) {
-    ENTER_CONTEXT(cuMemcpyDtoHAsync_v2)
+    ENTER_WITH(cuMemcpyDtoHAsync_v2, Stream, stream)
+    if (!is_here(source)) return 1;
     ((Stream*)stream)->put([=] { memcpy(target, (void*)source, bytes); });
     return 0;
 }
 int cuMemcpyDtoDAsync_v2(u64 target, u64 source, size_t bytes, void* stream) {
-    ENTER_CONTEXT(cuMemcpyDtoDAsync_v2)
+    ENTER_WITH(cuMemcpyDtoDAsync_v2, Stream, stream)
     ((Stream*)stream)->put([=] { memcpy((void*)target, (void*)source, bytes); });
     return 0;
 }
 int cuMemsetD8Async(u64 target, unsigned char value, size_t bytes, void* stream) {
-    ENTER_CONTEXT(cuMemsetD8Async)
+    ENTER_WITH(cuMemsetD8Async, Stream, stream)
+    if (!is_here(target)) return 1;
     ((Stream*)stream)->put([=] { memset((void*)target, value, bytes); });
     return 0;
 }
@@ -275,21 +309,21 @@ int cuStreamCreate(void** stream, unsigned) {
     return 0;
 }
 int cuStreamDestroy_v2(void* stream) {
-    ENTER_CONTEXT(cuStreamDestroy_v2)
+    ENTER_WITH(cuStreamDestroy_v2, Stream, stream)
     run_all();
     streams.erase(std::find(streams.begin(), streams.end(), stream));
     delete (Stream*)stream;
     return 0;
 }
 int cuStreamSynchronize(void* stream) {
-    ENTER_CONTEXT(cuStreamSynchronize)
+    ENTER_WITH(cuStreamSynchronize, Stream, stream)
     Stream* s = (Stream*)stream;
     if (s->capture) return 900;
     s->run_until(s->operations.size());
     return 0;
 }
 int cuStreamWaitEvent(void* stream, void* event, unsigned) {
-    ENTER_CONTEXT(cuStreamWaitEvent)
+    ENTER_WITH(cuStreamWaitEvent, Stream, stream)
     const Event e = *(Event*)event;
     if (e.stream) ((Stream*)stream)->put([=] { e.stream->run_until(e.position); });
     return 0;
@@ -300,13 +334,13 @@ int cuEventCreate(void** event, unsigned) {
     return 0;
 }
 int cuEventDestroy_v2(void* event) {
-    ENTER_CONTEXT(cuEventDestroy_v2)
+    ENTER_WITH(cuEventDestroy_v2, Event, event)
     run_all();
     delete (Event*)event;
     return 0;
 }
 int cuEventRecord(void* event, void* stream) {
-    ENTER_CONTEXT(cuEventRecord)
+    ENTER_WITH(cuEventRecord, Stream, stream)
     Event* e = (Event*)event;
     Stream* s = (Stream*)stream;
     s->put([=] { e->time = elapsed; });
@@ -315,7 +349,7 @@ int cuEventRecord(void* event, void* stream) {
     return 0;
 }
 int cuEventSynchronize(void* event) {
-    ENTER_CONTEXT(cuEventSynchronize)
+    ENTER_WITH(cuEventSynchronize, Event, event)
     Event* e = (Event*)event;
     if (e->stream) e->stream->run_until(e->position);
     return 0;
@@ -329,7 +363,7 @@ int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
 // Graphs -------------------------------------------------------------------------------------------------------------
 
 int cuStreamBeginCapture_v2(void* stream, int) {
-    ENTER_CONTEXT(cuStreamBeginCapture_v2)
+    ENTER_WITH(cuStreamBeginCapture_v2, Stream, stream)
     ((Stream*)stream)->capture = new std::vector<Operation>;
     capturing_any = true;
     return 0;
@@ -348,10 +382,11 @@ int cuGraphInstantiateWithFlags(void** executable, void* graph, u64) {
     return 0;
 }
 int cuGraphLaunch(void* executable, void* stream) {
-    ENTER_CONTEXT(cuGraphLaunch)
+    ENTER_WITH(cuGraphLaunch, Stream, stream)
     auto graph = (std::vector<Operation>*)executable;
     ((Stream*)stream)->put([=] {
         for (const Operation& operation : *graph) operation();
+        calls["graph ran"]++;
     });
     return 0;
 }
@@ -397,7 +432,7 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
 }
 int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty, unsigned tz,
                    unsigned shared, void* stream, void** parameters, void**) {
-    ENTER_CONTEXT(cuLaunchKernel)
+    ENTER_WITH(cuLaunchKernel, Stream, stream)
     if (!x || !y || !z || y > 65535 || z > 65535 || threads > 1024 || ty != 1 || tz != 1 || shared) return 1;
     const Function f = *(Function*)function;
     auto bytes = std::make_shared<std::vector<char>>((char*)parameters[0], (char*)parameters[0] + f.parameter_bytes);
@@ -496,6 +531,8 @@ struct Description {
     int transpose_a = 0;
     u32 epilogue = 1;
     const void* bias = nullptr;
+    const float *scale_a = nullptr, *scale_b = nullptr, *scale_d = nullptr;
+    int bias_number = -1;
 };
 struct Layout {
     int number;
@@ -545,6 +582,10 @@ int cublasLtMatmulDescSetAttribute(void* description, int attribute, const void*
     if (attribute == 3 && bytes == 4) memcpy(&d->transpose_a, value, 4);
     else if (attribute == 7 && bytes == 4) memcpy(&d->epilogue, value, 4);
     else if (attribute == 8 && bytes == 8) memcpy(&d->bias, value, 8);
+    else if (attribute == 17 && bytes == 8) memcpy(&d->scale_a, value, 8);
+    else if (attribute == 18 && bytes == 8) memcpy(&d->scale_b, value, 8);
+    else if (attribute == 20 && bytes == 8) memcpy(&d->scale_d, value, 8);
+    else if (attribute == 26 && bytes == 4) memcpy(&d->bias_number, value, 4);
     else return 7;
     return 0;
 }
@@ -573,10 +614,24 @@ int cublasLtMatmulPreferenceSetAttribute(void* preference, int attribute, const 
     return 0;
 }
 
+constexpr int F32 = 0, BF16 = 14, E4M3 = 28;
+
+// Whether there are algorithms for a product.
+static bool is_supported(const Description& desc, const Layout& a, const Layout& b, const Layout& c, const Layout& d) {
+    if (desc.epilogue != 1 && desc.epilogue != 4 && desc.epilogue != 36) return false;
+    if (a.number != E4M3) return desc.epilogue != 1 && c.number == d.number && desc.bias_number == -1;
+    const bool has_bias = desc.epilogue != 1;
+    const bool types = d.number == E4M3 ? c.number == BF16 : c.number == d.number && (d.number == BF16 || d.number == F32);
+    // Rows of 16 bytes: of A and B along k, of C and D along their own.
+    const bool widths = a.rows % 16 == 0 && a.ld % 16 == 0 && b.ld % 16 == 0 && d.rows % 16 == 0 && d.ld % 16 == 0;
+    return capability >= 89 && desc.transpose_a == 1 && types && widths && (!has_bias || desc.bias_number == BF16);
+}
+
 // Algorithm 0 adds along k; 1, the faster one for few rows, adds the two halves apart.
-int cublasLtMatmulAlgoGetHeuristic(void*, void*, void*, void*, void*, void* d, void* preference, int requested,
-                                   Heuristic* results, int* returned) {
+int cublasLtMatmulAlgoGetHeuristic(void*, void* description, void* a, void* b, void* c, void* d, void* preference,
+                                   int requested, Heuristic* results, int* returned) {
     ENTER(cublasLtMatmulAlgoGetHeuristic)
+    if (!is_supported(*(Description*)description, *(Layout*)a, *(Layout*)b, *(Layout*)c, *(Layout*)d)) return 15;
     if (((Preference*)preference)->reductions != 0) refuse("splitting k is not ruled out");
     const bool few = ((Layout*)d)->columns <= 64;
     *returned = std::min(requested, 2);
@@ -589,6 +644,11 @@ int cublasLtMatmulAlgoGetHeuristic(void*, void*, void*, void*, void*, void* d, v
 }
 
 static float load(int number, const void* base, u64 at) {
+    if (number == E4M3) {
+        const int byte = ((const unsigned char*)base)[at], exponent = byte >> 3 & 15, units = byte & 7;
+        const float magnitude = (byte & 127) == 127 ? NAN : exponent ? std::ldexp(8.0f + units, exponent - 10) : std::ldexp((float)units, -9);
+        return byte & 128 ? -magnitude : magnitude;
+    }
     const u16 bits16 = number == 0 ? 0 : ((const u16*)base)[at];
     if (number == 0) return ((const float*)base)[at];
     u32 bits32;
@@ -606,6 +666,14 @@ static float load(int number, const void* base, u64 at) {
     return value;
 }
 static void store(int number, void* base, u64 at, float value) {
+    if (number == E4M3) {
+        const int sign = std::signbit(value) ? 128 : 0;
+        const float magnitude = std::fmin(std::fabs(value), 448.0f);
+        const int exponent = magnitude == 0 ? -6 : std::max(std::ilogb(magnitude), -6);
+        const int units = (int)std::nearbyint(std::ldexp(magnitude, 3 - exponent));
+        ((unsigned char*)base)[at] = std::isnan(value) ? sign | 127 : sign | ((exponent + 6) * 8 + units);
+        return;
+    }
     if (number == 0) {
         ((float*)base)[at] = value;
         return;
@@ -631,19 +699,23 @@ static float gelu(float x) { return 0.5f * x * (1 + tanhf(0.7978846f * (x + 0.04
 int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, void* a_layout, const void* b,
                    void* b_layout, const void* beta, const void* c, void* c_layout, void* d, void* d_layout,
                    const Algorithm* algorithm, void*, size_t, void* stream) {
-    ENTER_CONTEXT(cublasLtMatmul)
+    ENTER_WITH(cublasLtMatmul, Stream, stream)
     const Description desc = *(Description*)description;
     const Layout la = *(Layout*)a_layout, lb = *(Layout*)b_layout, lc = *(Layout*)c_layout, ld = *(Layout*)d_layout;
     const float by = *(const float*)alpha, keep = *(const float*)beta;
     if (!desc.transpose_a || la.rows != lb.rows || la.columns != ld.rows || lb.columns != ld.columns) return 7;
-    if (la.number != lb.number || (c == d && (lc.ld != ld.ld || lc.number != ld.number)) || by != 1) return 7;
+    if (la.number != lb.number || (c == d && lc.ld != ld.ld) || by != 1) return 7;
+    if (!is_supported(desc, la, lb, lc, ld)) return 15;
+    const bool fp8 = la.number == E4M3, has_bias = desc.epilogue != 1;
+    if (fp8 && (!desc.scale_a || !desc.scale_b || (ld.number == E4M3 && !desc.scale_d) || (has_bias && keep != 0))) return 15;
+    if (!fp8 && (desc.scale_a || desc.scale_b || desc.scale_d)) return 7;
+    if (c == d && keep != 0 && lc.number != ld.number) return 7;
     // What the heuristic was told of the operands' addresses holds.
     const u32* alignments = (const u32*)&algorithm->data[1];
     const void* operands[4] = {a, b, c, d};
     for (int i = 0; i < 4; i++) {
         if ((u64)operands[i] % alignments[i]) return 15;
     }
-    if (desc.epilogue != 4 && desc.epilogue != 36) return 15;
     const u64 k = la.rows, halves = algorithm->data[0] + 1;
     ((Stream*)stream)->put([=] {
         std::vector<float> left(la.columns * k), right(k);
@@ -658,9 +730,11 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
                     for (u64 i = k * half / halves; i < k * (half + 1) / halves; i++) sum += left[row * k + i] * right[i];
                     total += sum;
                 }
+                if (fp8) total *= *desc.scale_a * *desc.scale_b;
                 if (keep != 0) total += keep * load(lc.number, c, column * lc.ld + row);
-                total += load(ld.number, desc.bias, row);
-                store(ld.number, d, column * ld.ld + row, desc.epilogue == 36 ? gelu(total) : total);
+                if (has_bias) total += load(fp8 ? desc.bias_number : ld.number, desc.bias, row);
+                if (desc.epilogue == 36) total = gelu(total);
+                store(ld.number, d, column * ld.ld + row, ld.number == E4M3 ? total * *desc.scale_d : total);
             }
         }
         const double work = ld.columns * 1e-3;

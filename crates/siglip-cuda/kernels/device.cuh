@@ -31,6 +31,15 @@ DEVICE u16 float_to_f16(float x) {
     return y;
 }
 
+#if FP8
+// The two values of e4m3 that are nearest, ties to even, the largest for what is larger; the first one in the lower byte.
+DEVICE u32 floats_to_e4m3(float first, float second) {
+    u16 y;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(y) : "f"(second), "f"(first));
+    return y;
+}
+#endif
+
 // 2^x, to 2 units in the last place; 0 for -infinity.
 DEVICE float exp2_fast(float x) {
     float y;

@@ -17,12 +17,11 @@ constexpr int PARTS = HIDDEN / WIDTH;
 constexpr int PARTS_PER_LANE = (PARTS + 31) / 32;
 typedef Vector<float, WIDTH> Part;
 
-KERNEL(layer_norm, LayerNorm, 128) {
+// Norms one row of x, and hands each part of it to put with its place, as it was and as it is now.
+template <typename Put>
+DEVICE void norm_row(const float* row, const float* weights, const float* biases, float epsilon, Put put) {
     const int lane = threadIdx.x % 32;
-    const u64 row = (u64)blockIdx.x * 4 + threadIdx.x / 32;
-    if (row >= p.rows) return;  // a whole warp, so that those that stay can exchange values
-
-    const Part* x = (const Part*)(p.x + row * p.stride);
+    const Part* x = (const Part*)row;
     Part part[PARTS_PER_LANE];
     float sum = 0;
 #pragma unroll
@@ -46,21 +45,68 @@ KERNEL(layer_norm, LayerNorm, 128) {
             }
         }
     }
-    const float scale = 1.0f / sqrtf(warp_sum(squares) / HIDDEN + p.epsilon);
+    const float scale = 1.0f / sqrtf(warp_sum(squares) / HIDDEN + epsilon);
 
-    typedef Vector<Number, WIDTH> Out;
-    Out* out = (Out*)(p.out + row * HIDDEN);
 #pragma unroll
     for (int i = 0; i < PARTS_PER_LANE; i++) {
         const int at = i * 32 + lane;
         if (at < PARTS) {
-            const Part weight = ((const Part*)p.weight)[at], bias = ((const Part*)p.bias)[at];
-            Out normed;
+            const Part weight = ((const Part*)weights)[at], bias = ((const Part*)biases)[at];
+            Part normed;
 #pragma unroll
             for (int j = 0; j < WIDTH; j++) {
-                normed.at[j] = from_float(fmaf((part[i].at[j] - mean) * scale, weight.at[j], bias.at[j]));
+                normed.at[j] = fmaf((part[i].at[j] - mean) * scale, weight.at[j], bias.at[j]);
             }
-            out[at] = normed;
+            put(at, part[i], normed);
         }
     }
 }
+
+KERNEL(layer_norm, LayerNorm, 128) {
+    const u64 row = (u64)blockIdx.x * 4 + threadIdx.x / 32;
+    if (row >= p.rows) return;  // a whole warp, so that those that stay can exchange values
+    typedef Vector<Number, WIDTH> Out;
+    Out* out = (Out*)(p.out + row * HIDDEN);
+    norm_row(p.x + row * p.stride, p.weight, p.bias, p.epsilon, [&](int at, const Part&, const Part& normed) {
+        Out rounded;
+#pragma unroll
+        for (int j = 0; j < WIDTH; j++) rounded.at[j] = from_float(normed.at[j]);
+        out[at] = rounded;
+    });
+}
+
+#if FP8
+struct LayerNormFp8 {
+    float* x;             // rows of HIDDEN values, `stride` apart
+    const float* weight;  // [HIDDEN]
+    const float* bias;    // [HIDDEN]
+    u32* out;             // [rows, HIDDEN] of e4m3
+    const float* add;     // [HIDDEN], or null
+    u64 stride;
+    u32 rows;
+    float epsilon;
+    float inverse_scale;
+};
+
+// The same in e4m3, for the products that read it so. What is then added to the row is the bias of the product that its
+// sum is added to later: cuBLASLt adds to e4m3 products either a bias or a matrix.
+KERNEL(layer_norm_fp8, LayerNormFp8, 128) {
+    static_assert(WIDTH == 4, "fp8 rows are multiples of 16");
+    const u64 row = (u64)blockIdx.x * 4 + threadIdx.x / 32;
+    if (row >= p.rows) return;
+    Part* x = (Part*)(p.x + row * p.stride);
+    u32* out = p.out + row * PARTS;
+    norm_row(p.x + row * p.stride, p.weight, p.bias, p.epsilon, [&](int at, const Part& before, const Part& normed) {
+        const u32 low = floats_to_e4m3(normed.at[0] * p.inverse_scale, normed.at[1] * p.inverse_scale);
+        const u32 high = floats_to_e4m3(normed.at[2] * p.inverse_scale, normed.at[3] * p.inverse_scale);
+        out[at] = low | high << 16;
+        if (p.add) {
+            const Part add = ((const Part*)p.add)[at];
+            Part after;
+#pragma unroll
+            for (int j = 0; j < 4; j++) after.at[j] = before.at[j] + add.at[j];
+            x[at] = after;
+        }
+    });
+}
+#endif

@@ -24,8 +24,12 @@ pub struct Options {
     pub libraries: Libraries,
     /// The card, counted from 0 as the driver does.
     pub card: usize,
-    /// The precision of matrix products: [`Precision::Bf16`], [`Precision::F16`], or [`Precision::F32`] without TF32.
+    /// The precision of matrix products: [`Precision::Bf16`], [`Precision::F16`], [`Precision::F32`] without TF32, or
+    /// [`Precision::Fp8`], which is that of the blocks' largest ones, beside bf16.
     pub precision: Precision,
+    /// Engines for the tower that share its weights and its scratch memory, so that a batch is copied and queued while
+    /// another is computed: 1, or 2 for two threads.
+    pub engines: usize,
     /// The most rows of one batch. Memory is taken for as many, up to what one pass computes.
     pub max_batch_size: usize,
     /// Rows of activations that one pass works on at most. Larger batches are computed in several passes, which costs
@@ -34,18 +38,35 @@ pub struct Options {
 }
 
 impl Options {
-    /// With passes of up to 32,768 rows: 512 texts of so400m, 32 of its images.
+    /// One engine, with passes of up to 32,768 rows: 512 texts of so400m, 32 of its images.
     pub fn new(libraries: Libraries, card: usize, precision: Precision, max_batch_size: usize) -> Options {
-        Options { libraries, card, precision, max_batch_size, rows_at_once: 32_768 }
+        Options { libraries, card, precision, engines: 1, max_batch_size, rows_at_once: 32_768 }
     }
 }
 
-/// Builds the text tower on a card.
+/// Builds the text tower on a card: as many engines as the options say.
 ///
 /// # Errors
 ///
 /// See [`CudaError`].
-pub fn text_engine(weights: &TextWeights, options: &Options) -> Result<Box<dyn Engine>, CudaError> {
+pub fn text_engines(weights: &TextWeights, options: &Options) -> Result<Vec<Box<dyn Engine>>, CudaError> {
+    text(weights, options).map(boxed)
+}
+
+/// Builds the vision tower on a card: as many engines as the options say.
+///
+/// # Errors
+///
+/// See [`CudaError`].
+pub fn vision_engines(weights: &VisionWeights, options: &Options) -> Result<Vec<Box<dyn Engine>>, CudaError> {
+    vision(weights, options).map(boxed)
+}
+
+fn boxed(engines: Vec<CudaEngine>) -> Vec<Box<dyn Engine>> {
+    engines.into_iter().map(|engine| Box::new(engine) as Box<dyn Engine>).collect()
+}
+
+pub(crate) fn text(weights: &TextWeights, options: &Options) -> Result<Vec<CudaEngine>, CudaError> {
     let config = &weights.config;
     let sizes = TextPass::sizes(weights);
     let head_flop = 2.0 * (config.hidden_size * config.projection_size) as f64;
@@ -57,17 +78,12 @@ pub fn text_engine(weights: &TextWeights, options: &Options) -> Result<Box<dyn E
         ..info(Tower::Text, options)
     };
     let elements = weights.tensors().map(Tensor::len).sum();
-    build(options, sizes, 0, elements, info, |uploader| {
-        Ok(Box::new(TextPass::new(uploader, weights)?) as Box<dyn TowerPass>)
+    build(options, sizes, 0, elements, info, |uploader, number| {
+        Ok(Box::new(TextPass::new(uploader, number, weights)?) as Box<dyn TowerPass>)
     })
 }
 
-/// Builds the vision tower on a card.
-///
-/// # Errors
-///
-/// See [`CudaError`].
-pub fn vision_engine(weights: &VisionWeights, options: &Options) -> Result<Box<dyn Engine>, CudaError> {
+pub(crate) fn vision(weights: &VisionWeights, options: &Options) -> Result<Vec<CudaEngine>, CudaError> {
     let config = &weights.config;
     let sizes = VisionPass::sizes(weights);
     let patch = VisionPass::patch_shape(config);
@@ -82,8 +98,8 @@ pub fn vision_engine(weights: &VisionWeights, options: &Options) -> Result<Box<d
         ..info(Tower::Vision, options)
     };
     let elements = weights.tensors().map(Tensor::len).sum();
-    build(options, sizes, patch.stride(), elements, info, |uploader| {
-        Ok(Box::new(VisionPass::new(uploader, weights)?) as Box<dyn TowerPass>)
+    build(options, sizes, patch.stride(), elements, info, |uploader, number| {
+        Ok(Box::new(VisionPass::new(uploader, number, weights)?) as Box<dyn TowerPass>)
     })
 }
 
@@ -94,25 +110,28 @@ fn build(
     widest: usize,
     elements: usize,
     mut info: EngineInfo,
-    upload: impl FnOnce(&Uploader<'_>) -> Result<Box<dyn TowerPass>, CudaError>,
-) -> Result<Box<dyn Engine>, CudaError> {
-    let number = Number::of(options.precision)?;
+    upload: impl FnOnce(&Uploader<'_>, Number) -> Result<Box<dyn TowerPass>, CudaError>,
+) -> Result<Vec<CudaEngine>, CudaError> {
+    let blocks = Number::of(options.precision)?;
+    let number = blocks.beside();
     check_sizes(&sizes, options.precision)?;
     let gpu = Gpu::open(&options.libraries, options.card)?;
+    gpu.check_precision(options.precision)?;
     tracing::debug!("card {} is {} ({}.{})", gpu.index, gpu.name, gpu.capability.0, gpu.capability.1);
     let items_at_once = items_at_once(sizes.positions, options);
     info.scratch_bytes = Scratch::bytes(&sizes, widest, items_at_once, number.size());
-    // Before anything is taken: what does not fit is said in one sentence, and nothing is lowered to fit.
-    let staging = 2 * items_at_once * info.input_len * 4;
+    // Before anything is taken: what does not fit is said in one sentence, and nothing is lowered to fit. With fp8 most
+    // weights take half of what is asked for here.
+    let staging = 2 * items_at_once * (info.input_len + info.embedding_size) * 4;
     let needed = elements * number.size() + info.scratch_bytes + staging;
     gpu.check_memory(&format!("the {} tower in {}", info.tower, options.precision), needed)?;
 
-    let constants = Constants { number, hidden: sizes.hidden, heads: sizes.heads };
+    let constants = Constants { number: blocks, hidden: sizes.hidden, heads: sizes.heads };
     let kernels = Kernels::new(&gpu, constants)?;
-    let pass = upload(&Uploader { gpu: &gpu, number })?;
+    let pass = upload(&Uploader { gpu: &gpu, number }, blocks)?;
     let compute = Stream::new(&gpu)?;
     let scratch = Scratch::new(&gpu, &compute, &sizes, widest, items_at_once, number.size())?;
-    Ok(Box::new(CudaEngine::new(&gpu, kernels, pass, scratch, compute, items_at_once, info)?))
+    CudaEngine::new(&gpu, kernels, pass, scratch, compute, (items_at_once, options.engines), info)
 }
 
 /// What is known before anything is done.
@@ -138,6 +157,12 @@ fn check_sizes(sizes: &Sizes, precision: Precision) -> Result<(), CudaError> {
     let head_dim = sizes.hidden / sizes.heads;
     if head_dim > MOST_HEAD_DIM && precision != Precision::F32 {
         return Err(CudaError::HeadDim { head_dim, precision });
+    }
+    let odd = [sizes.hidden, sizes.intermediate].into_iter().find(|width| !width.is_multiple_of(16));
+    if let Some(width) = odd
+        && precision == Precision::Fp8
+    {
+        return Err(CudaError::Fp8Width { width });
     }
     Ok(())
 }

@@ -155,6 +155,7 @@ impl<'a> Job<'a> {
             format!("-DHIDDEN={}", constants.hidden),
             format!("-DHEADS={}", constants.heads),
             format!("-DHEAD_DIM={}", constants.head_dim()),
+            format!("-DFP8={}", i32::from(constants.number == Number::E4m3)),
         ]
         .map(|option| c_string(&option));
         let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
@@ -279,7 +280,11 @@ mod tests {
         let mut compiled = 0;
         for arch in [80, 89, 90, 100] {
             for (hidden, heads) in [(1152, 16), (768, 12), (1536, 16), (96, 3), (35, 5)] {
-                for number in [Number::Bf16, Number::F16, Number::F32] {
+                for number in [Number::Bf16, Number::F16, Number::F32, Number::E4m3] {
+                    // Older cards do not have it, and other models are refused.
+                    if number == Number::E4m3 && (arch < 89 || hidden % 16 != 0) {
+                        continue;
+                    }
                     let constants = Constants { number, hidden, heads };
                     for source in Source::KERNELS {
                         let job = Job::new(&nvrtc, source, Target::Machine(arch)).unwrap();

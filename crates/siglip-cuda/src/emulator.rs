@@ -53,6 +53,12 @@ impl Emulator {
         }
     }
 
+    /// From now on every call about a card fails, until [`Emulator::machine`] is called.
+    pub(crate) fn lose(&self, card: c_int) {
+        // SAFETY: as above.
+        unsafe { self.control.get::<unsafe extern "C" fn(c_int)>(b"emulator_lose\0").unwrap()(card) }
+    }
+
     /// Calls of `function`, after the next `after`, return `code` for as long as the result lives.
     pub(crate) fn fail(&self, function: &str, code: c_int, after: c_int) -> Failing<'_> {
         self.set_failure(function, code, after);

@@ -10,12 +10,14 @@ use crate::gpu::Gpu;
 use crate::kernels::Kernels;
 use crate::kernels::attention::Attention;
 use crate::kernels::attention_rows::AttentionRows;
-use crate::kernels::layer_norm::LayerNorm;
+use crate::kernels::layer_norm::{LayerNorm, LayerNormFp8};
 use crate::matmul::{Matmul, ResultKind, Shape};
 use crate::memory::{DeviceBuffer, View};
+use crate::number::Number;
 use crate::plan::Plan;
+use crate::scales::{layer_scale, norm_scale};
 use crate::stream::Stream;
-use crate::weights::{Layer, LayerNormWeights, Outputs, Uploader};
+use crate::weights::{Fp8Scales, Layer, LayerNormWeights, Outputs, Uploader};
 
 /// Rows of products that have one row an item, at least: tensor cores take no fewer, and algorithms that agree are easier
 /// to find. Buffers have room for as many.
@@ -137,7 +139,7 @@ impl<'a> Launcher<'a> {
         out: Rows<'_>,
     ) -> Result<(), CudaError> {
         let shape = Shape {
-            number: self.kernels.constants.number,
+            number: layer.number,
             inputs: layer.inputs,
             outputs: layer.outputs,
             input_stride: input.stride,
@@ -191,6 +193,34 @@ impl<'a> Launcher<'a> {
         })
     }
 
+    /// The same for the rows that a layer reads, in its format. With fp8, `then_add` is added to the rows in place once
+    /// they are read; the other formats add it with a product.
+    fn layer_norm_for(
+        &self,
+        layer: &Layer,
+        norm: &LayerNormWeights,
+        epsilon: f32,
+        rows: usize,
+        x: Rows<'_>,
+        then_add: Option<View<'_>>,
+    ) -> Result<(), CudaError> {
+        let Some(scales) = layer.fp8_scales() else { return self.layer_norm(norm, epsilon, rows, x) };
+        self.kernel(|kernels, stream| {
+            LayerNormFp8 {
+                x: x.view,
+                stride: x.stride,
+                weight: norm.weight.view(),
+                bias: norm.bias.view(),
+                out: self.scratch.normed.view(),
+                then_add,
+                rows,
+                epsilon,
+                scale: scales.input,
+            }
+            .launch(kernels, stream)
+        })
+    }
+
     /// Rows of the scratch memory, as far apart as they are wide.
     pub(crate) fn rows(buffer: &DeviceBuffer, width: usize) -> Rows<'_> {
         Rows { view: buffer.view(), stride: width }
@@ -208,6 +238,35 @@ struct Block {
     fc2: Layer,
 }
 
+impl Block {
+    fn new(uploader: &Uploader<'_>, block: &weights::Block) -> Result<Block, CudaError> {
+        Ok(Block {
+            layer_norm1: uploader.norm(&block.layer_norm1)?,
+            qkv: uploader.layer(&[&block.q, &block.k, &block.v], ResultKind::Bias)?,
+            out: uploader.layer(&[&block.out], ResultKind::Add)?,
+            layer_norm2: uploader.norm(&block.layer_norm2)?,
+            fc1: uploader.layer(&[&block.fc1], ResultKind::Gelu)?,
+            fc2: uploader.layer(&[&block.fc2], ResultKind::Add)?,
+        })
+    }
+
+    /// In fp8, but for the product after the attention, which writes bf16: a twelfth of the work.
+    fn fp8(uploader: &Uploader<'_>, block: &weights::Block) -> Result<Block, CudaError> {
+        let inner = layer_scale(&block.layer_norm2, &block.fc1);
+        let qkv_scales = Fp8Scales { input: norm_scale(&block.layer_norm1), out: 1.0 };
+        let fc1_scales = Fp8Scales { input: norm_scale(&block.layer_norm2), out: inner };
+        let fc2_scales = Fp8Scales { input: inner, out: 1.0 };
+        Ok(Block {
+            layer_norm1: uploader.norm(&block.layer_norm1)?,
+            qkv: uploader.fp8_layer(&[&block.q, &block.k, &block.v], ResultKind::Bias, qkv_scales)?,
+            out: uploader.layer(&[&block.out], ResultKind::Add)?,
+            layer_norm2: uploader.norm(&block.layer_norm2)?,
+            fc1: uploader.fp8_layer(&[&block.fc1], ResultKind::Gelu, fc1_scales)?,
+            fc2: uploader.fp8_layer(&[&block.fc2], ResultKind::Add, fc2_scales)?,
+        })
+    }
+}
+
 /// The blocks of a tower.
 pub(crate) struct Encoder {
     pub(crate) sizes: Sizes,
@@ -218,19 +277,16 @@ impl Encoder {
     pub(crate) fn new(
         uploader: &Uploader<'_>,
         sizes: Sizes,
+        number: Number,
         blocks: &[weights::Block],
     ) -> Result<Encoder, CudaError> {
-        let block = |block: &weights::Block| {
-            Ok(Block {
-                layer_norm1: uploader.norm(&block.layer_norm1)?,
-                qkv: uploader.layer(&[&block.q, &block.k, &block.v], ResultKind::Bias)?,
-                out: uploader.layer(&[&block.out], ResultKind::Add)?,
-                layer_norm2: uploader.norm(&block.layer_norm2)?,
-                fc1: uploader.layer(&[&block.fc1], ResultKind::Gelu)?,
-                fc2: uploader.layer(&[&block.fc2], ResultKind::Add)?,
-            })
+        let block = |(index, block): (usize, &weights::Block)| match number {
+            // Errors of the first block go through all others: without fp8 there, those at the end are half as large.
+            Number::E4m3 if index > 0 => Block::fp8(uploader, block),
+            _ => Block::new(uploader, block),
         };
-        Ok(Encoder { sizes, blocks: blocks.iter().map(block).collect::<Result<_, CudaError>>()? })
+        let blocks = blocks.iter().enumerate().map(block).collect::<Result<_, CudaError>>()?;
+        Ok(Encoder { sizes, blocks })
     }
 
     /// Bytes of weights on the card.
@@ -268,7 +324,7 @@ impl Encoder {
         let rows = items * positions;
         let (x, normed) = (Launcher::rows(x, hidden), Launcher::rows(normed, hidden));
 
-        to.layer_norm(&block.layer_norm1, epsilon, rows, x)?;
+        to.layer_norm_for(&block.qkv, &block.layer_norm1, epsilon, rows, x, None)?;
         to.product(block.qkv.all(), ResultKind::Bias, rows, normed, Launcher::rows(wide, 3 * hidden))?;
         to.kernel(|kernels, stream| {
             Attention { qkv: wide.view(), out: attended.view(), items, positions }.launch(kernels, stream)
@@ -281,7 +337,8 @@ impl Encoder {
     fn mlp(&self, to: &Launcher<'_>, block: &Block, rows: usize, x: Rows<'_>) -> Result<(), CudaError> {
         let Sizes { hidden, intermediate, epsilon, .. } = self.sizes;
         let inner = Launcher::rows(&to.scratch.wide, intermediate);
-        to.layer_norm(&block.layer_norm2, epsilon, rows, x)?;
+        let bias = block.fc2.bias.view();
+        to.layer_norm_for(&block.fc1, &block.layer_norm2, epsilon, rows, x, Some(bias))?;
         let normed = Launcher::rows(&to.scratch.normed, hidden);
         to.product(block.fc1.all(), ResultKind::Gelu, rows, normed, inner)?;
         to.product(block.fc2.all(), ResultKind::Add, rows, inner, x)
@@ -290,17 +347,18 @@ impl Encoder {
     fn last_position(&self, to: &Launcher<'_>, block: &Block, items: usize) -> Result<(), CudaError> {
         let Sizes { positions, hidden, epsilon, .. } = self.sizes;
         let Scratch { x, normed, wide, attended, query, .. } = to.scratch;
-        let size = to.kernels.constants.number.size();
+        let size = to.kernels.constants.number.beside().size();
         let (rows, last_rows) = (items * positions, items.max(LEAST_ROWS));
         let last = self.last_rows(to);
 
-        to.layer_norm(&block.layer_norm1, epsilon, rows, Launcher::rows(x, hidden))?;
+        let all = Launcher::rows(x, hidden);
+        to.layer_norm_for(&block.qkv, &block.layer_norm1, epsilon, rows, all, None)?;
         let kv = block.qkv.part(hidden, 2 * hidden);
         let normed_rows = Launcher::rows(normed, hidden);
         to.product(kv, ResultKind::Bias, rows, normed_rows, Launcher::rows(wide, 2 * hidden))?;
-        let last_normed =
-            Rows { view: normed.view().skip((positions - 1) * hidden * size), stride: positions * hidden };
         let q = block.qkv.part(0, hidden);
+        let first = (positions - 1) * hidden * q.number.size();
+        let last_normed = Rows { view: normed.view().skip(first), stride: positions * hidden };
         to.product(q, ResultKind::Bias, last_rows, last_normed, Launcher::rows(query, hidden))?;
         to.kernel(|kernels, stream| {
             AttentionRows {

@@ -1,12 +1,15 @@
 //! Batches in, embeddings out: staging, copies beside computation, graphs.
 //!
-//! A batch is computed in passes of at most `items_at_once` items. Two slots, each with pinned memory, memory on the card
-//! and graphs of its own, take turns: while the card computes one pass, the next one's input is copied, into pinned memory
-//! by the host and from there to the card in a stream of its own. A pass's size is padded to the next bucket, for each of
+//! A tower on a card has two [slots](Slot), each with pinned memory, memory on the card and graphs of its own, and streams
+//! for its copies. All computation is in one stream, which uses one scratch memory; so while the card computes for one
+//! slot, the other one's input is copied there, its computation queued, or its results copied back. An engine with both
+//! slots lets them take turns at the passes of a batch; of two engines with one slot each, two threads compute two batches.
+//!
+//! A batch is computed in passes of at most `items_at_once` items. A pass's size is padded to the next bucket, for each of
 //! which the whole pass was recorded as a graph when the engine was built.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use siglip::engine::{Engine, EngineError, EngineInfo, Input, Tower};
 
@@ -33,74 +36,76 @@ pub(crate) trait TowerPass: Send {
     ) -> Result<(), CudaError>;
 }
 
-/// A tower on a card.
+/// Slots of a tower.
+const SLOTS: usize = 2;
+
+/// A tower on a card, with all that computes a batch.
 ///
 /// Fields are dropped in their order, and streams wait for their work before anything that it uses goes.
 pub(crate) struct CudaEngine {
-    compute: Stream,
-    copies: Stream,
-    /// Ascending; the last one holds `items_at_once`.
-    buckets: Vec<Bucket>,
-    items_at_once: usize,
-    slots: [Slot; 2],
-    /// f32, `[max(items_at_once, 16), embedding_size]`.
-    output: DeviceBuffer,
+    slots: Vec<Slot>,
     /// f32, `[max_batch_size, embedding_size]`.
     embeddings: PinnedBuffer,
+    tower: Arc<CardTower>,
+}
+
+/// What the engines of a tower share.
+struct CardTower {
+    /// Locked while a pass is put into it, so that passes lie there one after the other.
+    compute: Mutex<Compute>,
+    /// Sizes of passes, ascending; the last one is `items_at_once`.
+    buckets: Vec<usize>,
+    items_at_once: usize,
     info: EngineInfo,
     gpu: Arc<Gpu>,
+}
+
+/// Where all passes are computed, one after the other.
+struct Compute {
+    stream: Stream,
     /// What the graphs refer to.
     _kept: (Box<dyn TowerPass>, Kernels, Scratch),
 }
 
-/// A pass's size, and a graph for each slot.
-struct Bucket {
-    items: usize,
-    graphs: [Graph; 2],
-}
-
-/// Where a pass's input is.
+/// Where a pass's input and output are.
 struct Slot {
+    uploads: Stream,
+    downloads: Stream,
+    /// One for each bucket.
+    graphs: Vec<Graph>,
     pinned: PinnedBuffer,
-    device: DeviceBuffer,
+    input: DeviceBuffer,
+    /// f32, `[max(items_at_once, 16), embedding_size]`.
+    output: DeviceBuffer,
     /// The input is on the card.
     copied: Event,
-    /// The input is needed no more.
+    /// The output is on the card.
     computed: Event,
+    /// The output is on the host: the slot is free.
+    fetched: Event,
 }
 
 impl CudaEngine {
-    /// Plans and records the passes of a tower. `info` is complete but for what is known only now.
+    /// Plans and records the passes of a tower, and returns `engines` engines, at most [`SLOTS`], that may be used at
+    /// once. `info` is complete but for what is known only now.
     pub(crate) fn new(
         gpu: &Arc<Gpu>,
         kernels: Kernels,
         pass: Box<dyn TowerPass>,
         scratch: Scratch,
         compute: Stream,
-        items_at_once: usize,
+        (items_at_once, engines): (usize, usize),
         mut info: EngineInfo,
-    ) -> Result<CudaEngine, CudaError> {
-        let row_bytes = info.input_len * 4;
-        let slot = || -> Result<Slot, CudaError> {
-            let device = DeviceBuffer::new(gpu, "a batch's input", items_at_once * row_bytes)?;
-            // Items that are not there are computed too: their ids must be in the vocabulary.
-            device.zero(&compute)?;
-            Ok(Slot {
-                pinned: PinnedBuffer::new(gpu, items_at_once * row_bytes)?,
-                device,
-                copied: Event::new(gpu)?,
-                computed: Event::new(gpu)?,
-            })
-        };
-        let slots = [slot()?, slot()?];
-        let output_bytes = items_at_once.max(LEAST_ROWS) * info.embedding_size * 4;
-        let output = DeviceBuffer::new(gpu, "a batch's embeddings", output_bytes)?;
-        output.zero(&compute)?;
+    ) -> Result<Vec<CudaEngine>, CudaError> {
+        let mut slots = Vec::new();
+        for _ in 0..SLOTS {
+            slots.push(Slot::new(gpu, &compute, items_at_once, &info)?);
+        }
         compute.wait()?;
 
         let launch = |mode: Mode<'_>, items: usize, slot: &Slot| {
             let to = Launcher { gpu, kernels: &kernels, stream: &compute, scratch: &scratch, mode };
-            pass.launch(&to, items, slot.device.view(), output.view())
+            pass.launch(&to, items, slot.input.view(), slot.output.view())
         };
         let list = |items| {
             let products = RefCell::new(Vec::new());
@@ -122,79 +127,159 @@ impl CudaEngine {
                 tracing::info!("{} tower: batches of {items} are padded to the next size", info.tower);
                 continue;
             }
-            let record = |slot| compute.capture(|| launch(Mode::Run(&plan), items, slot));
-            buckets.push(Bucket { items, graphs: [record(&slots[0])?, record(&slots[1])?] });
+            buckets.push(items);
+            for slot in &mut slots {
+                let graph = compute.capture(|| launch(Mode::Run(&plan), items, slot))?;
+                slot.graphs.push(graph);
+            }
         }
-        let embeddings = PinnedBuffer::new(gpu, info.max_batch_size * info.embedding_size * 4)?;
         info.weights_bytes = pass.weights_bytes();
         info.kernels.clone_from(&kernels.target);
-        Ok(CudaEngine {
-            copies: Stream::new(gpu)?,
-            compute,
+        let tower = Arc::new(CardTower {
+            compute: Mutex::new(Compute { stream: compute, _kept: (pass, kernels, scratch) }),
             buckets,
             items_at_once,
-            slots,
-            output,
-            embeddings,
             info,
             gpu: Arc::clone(gpu),
-            _kept: (pass, kernels, scratch),
-        })
+        });
+        let per_engine = SLOTS / engines.clamp(1, SLOTS);
+        let mut built = Vec::new();
+        while slots.len() >= per_engine {
+            built.push(CudaEngine::with(&tower, slots.split_off(slots.len() - per_engine))?);
+        }
+        Ok(built)
     }
 
-    /// Computes rows of `input`, given as bytes, into `embeddings`.
-    fn passes(&mut self, input: &[u8]) -> Result<(), CudaError> {
-        self.gpu.make_current()?;
-        let row_bytes = self.info.input_len * 4;
-        let embedding_bytes = self.info.embedding_size * 4;
-        let items_at_once = self.items_at_once;
+    fn with(tower: &Arc<CardTower>, slots: Vec<Slot>) -> Result<CudaEngine, CudaError> {
+        let CardTower { gpu, info, .. } = &**tower;
+        let embeddings = PinnedBuffer::new(gpu, info.max_batch_size * info.embedding_size * 4)?;
+        Ok(CudaEngine { slots, embeddings, tower: Arc::clone(tower) })
+    }
+
+    /// Puts rows of `input`, given as bytes, into the streams.
+    pub(crate) fn begin(&mut self, input: &[u8]) -> Result<(), CudaError> {
+        let tower = &*self.tower;
+        tower.gpu.make_current()?;
+        let row_bytes = tower.info.input_len * 4;
+        let embedding_bytes = tower.info.embedding_size * 4;
         let mut done = 0;
-        for (pass, input) in input.chunks(items_at_once * row_bytes).enumerate() {
+        let slots = self.slots.len();
+        for (pass, input) in input.chunks(tower.items_at_once * row_bytes).enumerate() {
             let items = input.len() / row_bytes;
-            let bucket = self.buckets.iter().find(|bucket| bucket.items >= items);
-            let bucket = bucket.expect("the largest bucket holds the largest pass");
-            let (slot, graph) = (&mut self.slots[pass % 2], &bucket.graphs[pass % 2]);
-            // The pass before the last one may still be reading this slot.
-            slot.computed.wait()?;
+            let slot = &mut self.slots[pass % slots];
+            // An earlier pass may still be in it.
+            slot.fetched.wait()?;
             slot.pinned.as_mut_bytes()[..input.len()].copy_from_slice(input);
-            slot.pinned.upload(&slot.device, input.len(), &self.copies)?;
-            slot.copied.record(&self.copies)?;
-            self.compute.wait_for(&slot.copied)?;
-            graph.launch(&self.compute)?;
-            slot.computed.record(&self.compute)?;
+            slot.pinned.upload(&slot.input, input.len(), &slot.uploads)?;
+            slot.copied.record(&slot.uploads)?;
+            tower.compute(slot, items)?;
+            slot.downloads.wait_for(&slot.computed)?;
             let bytes = items * embedding_bytes;
-            self.embeddings.download(done * embedding_bytes, &self.output, bytes, &self.compute)?;
+            self.embeddings.download(done * embedding_bytes, &slot.output, bytes, &slot.downloads)?;
+            slot.fetched.record(&slot.downloads)?;
             done += items;
         }
-        self.compute.wait()
+        Ok(())
+    }
+
+    /// Waits until all rows that were begun are in `embeddings`.
+    pub(crate) fn finish(&self) -> Result<(), CudaError> {
+        self.tower.gpu.make_current()?;
+        self.slots.iter().try_for_each(|slot| slot.downloads.wait())
+    }
+
+    /// Waits until nothing that was begun can write into memory that the next call uses, after something failed.
+    fn calm_down(&self) {
+        // It cannot fail better than it did.
+        for slot in &self.slots {
+            let _ = slot.uploads.wait();
+        }
+        let _ = self.tower.lock().stream.wait();
+        for slot in &self.slots {
+            let _ = slot.downloads.wait();
+        }
+    }
+
+    /// The rows that were computed last.
+    pub(crate) fn embeddings(&self) -> impl Iterator<Item = f32> {
+        let (embeddings, _) = self.embeddings.as_bytes().as_chunks();
+        embeddings.iter().map(|bytes| f32::from_ne_bytes(*bytes))
+    }
+}
+
+impl CardTower {
+    /// Puts a pass over the input of a slot into the stream.
+    fn compute(&self, slot: &Slot, items: usize) -> Result<(), CudaError> {
+        let bucket = self.buckets.iter().position(|bucket| *bucket >= items);
+        let graph = bucket.and_then(|bucket| slot.graphs.get(bucket));
+        let graph = graph.expect("the largest bucket holds the largest pass");
+        let Compute { stream, .. } = &*self.lock();
+        stream.wait_for(&slot.copied)?;
+        graph.launch(stream)?;
+        slot.computed.record(stream)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Compute> {
+        self.compute.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn new(
+        gpu: &Arc<Gpu>,
+        stream: &Stream,
+        items_at_once: usize,
+        info: &EngineInfo,
+    ) -> Result<Slot, CudaError> {
+        let input_bytes = items_at_once * info.input_len * 4;
+        let output_bytes = items_at_once.max(LEAST_ROWS) * info.embedding_size * 4;
+        let zeroed = |what, bytes| {
+            let buffer = DeviceBuffer::new(gpu, what, bytes)?;
+            // Items that are not there are computed too: their ids must be in the vocabulary.
+            buffer.zero(stream)?;
+            Ok::<_, CudaError>(buffer)
+        };
+        Ok(Slot {
+            uploads: Stream::new(gpu)?,
+            downloads: Stream::new(gpu)?,
+            graphs: Vec::new(),
+            pinned: PinnedBuffer::new(gpu, input_bytes)?,
+            input: zeroed("a batch's input", input_bytes)?,
+            output: zeroed("a batch's embeddings", output_bytes)?,
+            copied: Event::new(gpu)?,
+            computed: Event::new(gpu)?,
+            fetched: Event::new(gpu)?,
+        })
     }
 }
 
 impl Engine for CudaEngine {
     fn info(&self) -> &EngineInfo {
-        &self.info
+        &self.tower.info
     }
 
     fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
-        check(&self.info, &input, output.len())?;
-        let bytes = match input {
-            Input::TokenIds(ids) => bytes_of(ids),
-            Input::PixelValues(pixels) => bytes_of(pixels),
-        };
-        if let Err(error) = self.passes(bytes) {
-            // What was begun must not write into memory that the next call uses. It cannot fail better than it did.
-            let _ = self.copies.wait();
-            let _ = self.compute.wait();
-            return Err(error.into());
+        check(self.info(), &input, output.len())?;
+        if let Err(error) = self.begin(bytes_of_input(input)).and_then(|()| self.finish()) {
+            self.calm_down();
+            return Err(error.on_card(self.tower.gpu.index));
         }
-        let (embeddings, _) = self.embeddings.as_bytes().as_chunks();
-        for (value, bytes) in output.iter_mut().zip(embeddings) {
-            *value = f32::from_ne_bytes(*bytes);
+        for (value, embedding) in output.iter_mut().zip(self.embeddings()) {
+            *value = embedding;
         }
-        match output.chunks(self.info.embedding_size).position(|row| !row.iter().all(|x| x.is_finite())) {
+        let width = self.info().embedding_size;
+        match output.chunks(width).position(|row| !row.iter().all(|x| x.is_finite())) {
             Some(row) => Err(EngineError::NotFinite { row }),
             None => Ok(()),
         }
+    }
+}
+
+/// What is copied to the card.
+pub(crate) fn bytes_of_input(input: Input<'_>) -> &[u8] {
+    match input {
+        Input::TokenIds(ids) => bytes_of(ids),
+        Input::PixelValues(pixels) => bytes_of(pixels),
     }
 }
 

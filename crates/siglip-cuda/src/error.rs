@@ -60,8 +60,29 @@ pub enum CudaError {
         /// Major and minor.
         capability: (i32, i32),
     },
+    /// The card's tensor cores have no fp8.
+    #[error(
+        "card {index} ({name}) has compute capability {}.{}, and fp8 needs 8.9 (Ada) or later: take --precision bf16",
+        capability.0, capability.1
+    )]
+    NoFp8 {
+        /// Which card.
+        index: usize,
+        /// Its name.
+        name: String,
+        /// Major and minor.
+        capability: (i32, i32),
+    },
+    /// The model's layers do not fit fp8 products.
+    #[error(
+        "fp8 takes layers whose widths are multiples of 16, and this tower has one of {width}: take --precision bf16"
+    )]
+    Fp8Width {
+        /// The width.
+        width: usize,
+    },
     /// No engine for the precision.
-    #[error("the CUDA engine computes in bf16, f16 or f32, not in {0}")]
+    #[error("the CUDA engine computes in bf16, f16, f32 or fp8, not in {0}")]
     Precision(Precision),
     /// The model is outside of what the kernels are written for.
     #[error(
@@ -136,8 +157,27 @@ pub enum CudaError {
     },
 }
 
-impl From<CudaError> for EngineError {
-    fn from(error: CudaError) -> EngineError {
-        EngineError::Device(error.to_string())
+impl CudaError {
+    /// Whether what was asked for can never be done, whatever the state of the machine.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            CudaError::Precision(_)
+                | CudaError::HeadDim { .. }
+                | CudaError::NoFp8 { .. }
+                | CudaError::Fp8Width { .. }
+        )
+    }
+
+    /// As an engine's error, which names the card.
+    pub(crate) fn on_card(self, index: usize) -> EngineError {
+        let words = format!("card {index}: {self}");
+        if self.is_fatal() { EngineError::Lost(words) } else { EngineError::Device(words) }
+    }
+
+    /// Whether the card cannot be used by this process any more: its context returns the same error from now on to
+    /// whatever it is asked, says NVIDIA's documentation of these results (`CUresult` in the driver's API).
+    fn is_fatal(&self) -> bool {
+        matches!(self, CudaError::Driver { code: 214 | 220 | 700 | 702 | 709 | 710 | 714..=719, .. })
     }
 }

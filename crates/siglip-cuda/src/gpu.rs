@@ -4,6 +4,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
+use siglip::engine::Precision;
+
 use crate::error::CudaError;
 use crate::ffi::driver::{self, Driver, Handle};
 use crate::ffi::{Libraries, cublaslt};
@@ -12,6 +14,8 @@ use crate::ffi::{Libraries, cublaslt};
 const OLDEST_DRIVER: c_int = 12000;
 /// Ampere: the first generation with bf16 tensor cores and asynchronous copies.
 pub(crate) const OLDEST_CAPABILITY: (i32, i32) = (8, 0);
+/// Ada: the first with fp8 tensor cores.
+pub(crate) const FP8_CAPABILITY: (i32, i32) = (8, 9);
 
 /// An open card. Engines on it share it; the last one closes it.
 pub(crate) struct Gpu {
@@ -89,6 +93,15 @@ impl Gpu {
         let code = unsafe { (self.driver().cuMemGetInfo_v2)(&raw mut free, &raw mut total) };
         self.check("cuMemGetInfo", code)?;
         Ok((free, total))
+    }
+
+    /// Whether its tensor cores have a precision.
+    pub(crate) fn check_precision(&self, precision: Precision) -> Result<(), CudaError> {
+        if precision == Precision::Fp8 && self.capability < FP8_CAPABILITY {
+            let (index, name, capability) = (self.index, self.name.clone(), self.capability);
+            return Err(CudaError::NoFp8 { index, name, capability });
+        }
+        Ok(())
     }
 
     /// Whether `needed` bytes are free, before any of them is taken: nothing is ever lowered to fit.

@@ -9,15 +9,17 @@
 //!
 //! The parts, from the outside in:
 //!
-//! - [`build`]: opens a card, returns a [`siglip::engine::Engine`]; [`mod@probe`]: what of CUDA is here, for `doctor`.
+//! - [`build`]: opens a card, returns one [`siglip::engine::Engine`] or two; [`mod@probe`]: what of CUDA is here, for `doctor`.
 //! - `engine`: batches in and out, copies beside computation; `text`, `vision`: the two towers as sequences of launches;
 //!   `encoder`: the blocks they share.
 //! - `matmul`: one cuBLASLt product; `plan`: which algorithm computes it, so that a row's bits never depend on its batch.
+//! - `scales`: what fp8 operands are divided by; `e4m3`: their format.
 //! - `kernels`: our own kernels, each launch beside the host twin that it is tested against; `compile`: NVRTC.
 //! - `gpu`, `memory`, `stream`: safe owners of what the driver hands out; `ffi`: the three libraries' functions.
 
 pub mod build;
 mod compile;
+mod e4m3;
 #[cfg(test)]
 mod emulator;
 mod encoder;
@@ -32,6 +34,7 @@ mod number;
 mod peak;
 mod plan;
 pub mod probe;
+mod scales;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -39,7 +42,7 @@ mod text;
 mod vision;
 mod weights;
 
-pub use build::{Options, text_engine, vision_engine};
+pub use build::{Options, text_engines, vision_engines};
 pub use error::CudaError;
 pub use ffi::{Libraries, Library, LibraryPath};
 pub use peak::measure_peak;

@@ -3,14 +3,23 @@
 //! cuBLASLt counts columns first. Our row-major `out[rows, outputs] = input[rows, inputs] · weight[outputs, inputs]ᵀ` is
 //! to it the product of the transposed weight, `inputs × outputs`, and the input, `inputs × rows`; so its bias, one value
 //! a row of its result, is one a column of ours.
+//!
+//! What cuBLASLt asks of e4m3 operands, as its documentation of `cublasLtMatmul` says: the first one transposed and the
+//! second not, which is how ours are; addresses and rows of multiples of 16 bytes, so widths are checked when an engine is
+//! built; scales on the card; results and biases in bf16, or results in e4m3 or f32 with biases in bf16. XLA found that a
+//! vector of biases and a matrix that is added do not go together there (tensorflow/tensorflow#60020), so the layer norm
+//! before it adds the bias of fc2.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
+use std::sync::Arc;
 
 use crate::error::CudaError;
 use crate::ffi::cublaslt::{
-    Algorithm, COMPUTE_32F, DESC_BIAS_POINTER, DESC_EPILOGUE, DESC_TRANSA, EPILOGUE_BIAS, EPILOGUE_GELU_BIAS,
-    Handle, HeuristicResult, OP_T, PREF_MAX_WORKSPACE_BYTES, PREF_MIN_ALIGNMENTS, PREF_REDUCTION_SCHEME_MASK,
+    Algorithm, COMPUTE_32F, DESC_A_SCALE_POINTER, DESC_B_SCALE_POINTER, DESC_BIAS_DATA_TYPE,
+    DESC_BIAS_POINTER, DESC_D_SCALE_POINTER, DESC_EPILOGUE, DESC_TRANSA, EPILOGUE_BIAS, EPILOGUE_DEFAULT,
+    EPILOGUE_GELU_BIAS, Handle, HeuristicResult, OP_T, PREF_MAX_WORKSPACE_BYTES, PREF_MIN_ALIGNMENTS,
+    PREF_REDUCTION_SCHEME_MASK,
 };
 use crate::gpu::Gpu;
 use crate::memory::{DeviceBuffer, View};
@@ -39,22 +48,51 @@ pub(crate) struct Shape {
 /// What a product's result is and what happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ResultKind {
-    /// Plus bias, in the operands' format.
+    /// Plus bias, in the operands' format; bf16 for e4m3.
     Bias,
     /// Plus bias, then GELU in its tanh form, in the operands' format.
     Gelu,
     /// Plus bias, in f32.
     Wide,
-    /// Plus bias, added to what is there, in f32: the residual stream.
+    /// Plus bias (but for e4m3), added to what is there, in f32: the residual stream.
     Add,
 }
 
-impl Shape {
-    /// The format of the result, and of the bias with it.
-    pub(crate) fn result_number(&self) -> Number {
-        match self.result {
-            ResultKind::Bias | ResultKind::Gelu => self.number,
+impl ResultKind {
+    /// The format of the result, for operands of a format.
+    pub(crate) fn number(self, operands: Number) -> Number {
+        match self {
+            ResultKind::Bias => operands.beside(),
+            ResultKind::Gelu => operands,
             ResultKind::Wide | ResultKind::Add => Number::F32,
+        }
+    }
+
+    /// The format of the bias.
+    pub(crate) fn bias_number(self, operands: Number) -> Number {
+        match (self, operands) {
+            (ResultKind::Add, Number::E4m3) => Number::F32,
+            (_, Number::E4m3) => Number::Bf16,
+            _ => self.number(operands),
+        }
+    }
+}
+
+impl Shape {
+    pub(crate) fn result_number(&self) -> Number {
+        self.result.number(self.number)
+    }
+
+    /// The format of the matrix that is added, which there is to cuBLASLt also where it is not read.
+    fn added_number(&self) -> Number {
+        self.result_number().beside()
+    }
+
+    fn epilogue(&self) -> u32 {
+        match (self.result, self.number) {
+            (ResultKind::Gelu, _) => EPILOGUE_GELU_BIAS,
+            (ResultKind::Add, Number::E4m3) => EPILOGUE_DEFAULT,
+            _ => EPILOGUE_BIAS,
         }
     }
 
@@ -78,6 +116,7 @@ impl Shape {
         let weight = of(self.inputs, self.inputs, self.number);
         let input = of(self.inputs, self.input_stride, self.number);
         let out = of(self.outputs, self.out_stride, self.result_number());
+        // What is added is the result so far, and lies where it does.
         [weight, input, out, out]
     }
 
@@ -86,7 +125,7 @@ impl Shape {
     }
 
     pub(crate) fn bias_bytes(&self) -> usize {
-        self.outputs * self.result_number().size()
+        self.outputs * self.result.bias_number(self.number).size()
     }
 }
 
@@ -96,7 +135,37 @@ pub(crate) struct Operands<'a> {
     pub(crate) input: View<'a>,
     pub(crate) weight: View<'a>,
     pub(crate) bias: View<'a>,
+    /// For e4m3.
+    pub(crate) scales: Option<Scales<'a>>,
     pub(crate) out: View<'a>,
+}
+
+/// Where the scales of a product are: an f32 each, what weight, input and result are multiplied by.
+#[derive(Clone, Copy)]
+pub(crate) struct Scales<'a> {
+    weight: View<'a>,
+    input: View<'a>,
+    out: View<'a>,
+}
+
+impl<'a> Scales<'a> {
+    /// Bytes from one to the next: no alignment that anyone asks for is more.
+    const APART: usize = 16;
+
+    /// Puts them onto a card.
+    pub(crate) fn upload(gpu: &Arc<Gpu>, [weight, input, out]: [f32; 3]) -> Result<DeviceBuffer, CudaError> {
+        let mut bytes = vec![0; 3 * Self::APART];
+        for (place, scale) in bytes.chunks_mut(Self::APART).zip([weight, input, out]) {
+            place[..4].copy_from_slice(&scale.to_le_bytes());
+        }
+        DeviceBuffer::with(gpu, "the scales of a tensor", &bytes)
+    }
+
+    /// Of what [`Scales::upload`] made.
+    pub(crate) fn of(buffer: &'a DeviceBuffer) -> Scales<'a> {
+        let at = |index: usize| buffer.view().skip(index * Self::APART);
+        Scales { weight: at(0), input: at(1), out: at(2) }
+    }
 }
 
 /// An algorithm and the scratch memory that it needs.
@@ -114,6 +183,7 @@ pub(crate) struct Matmul<'a> {
     description: Owned<'a>,
     weight: Owned<'a>,
     input: Owned<'a>,
+    added: Owned<'a>,
     out: Owned<'a>,
 }
 
@@ -126,7 +196,6 @@ impl<'a> Matmul<'a> {
             (blas.cublasLtMatmulDescCreate)(&raw mut description.handle, COMPUTE_32F, Number::F32.data_type())
         };
         blas.check("cublasLtMatmulDescCreate", status)?;
-        let epilogue = if shape.result == ResultKind::Gelu { EPILOGUE_GELU_BIAS } else { EPILOGUE_BIAS };
         let matmul = Matmul {
             gpu,
             shape,
@@ -134,10 +203,14 @@ impl<'a> Matmul<'a> {
             description,
             weight: layout(gpu, shape.number, [shape.inputs, shape.outputs], shape.inputs)?,
             input: layout(gpu, shape.number, [shape.inputs, rows], shape.input_stride)?,
+            added: layout(gpu, shape.added_number(), [shape.outputs, rows], shape.out_stride)?,
             out: layout(gpu, shape.result_number(), [shape.outputs, rows], shape.out_stride)?,
         };
         matmul.set(DESC_TRANSA, &OP_T)?;
-        matmul.set(DESC_EPILOGUE, &epilogue)?;
+        matmul.set(DESC_EPILOGUE, &shape.epilogue())?;
+        if shape.number == Number::E4m3 {
+            matmul.set(DESC_BIAS_DATA_TYPE, &Number::Bf16.data_type())?;
+        }
         Ok(matmul)
     }
 
@@ -172,7 +245,7 @@ impl<'a> Matmul<'a> {
                 self.description.handle,
                 self.weight.handle,
                 self.input.handle,
-                self.out.handle,
+                self.added.handle,
                 self.out.handle,
                 preference.handle,
                 CANDIDATES as c_int,
@@ -203,12 +276,22 @@ impl<'a> Matmul<'a> {
         stream: &Stream,
     ) -> Result<(), CudaError> {
         let blas = &*self.gpu.libraries.cublaslt;
-        self.set(DESC_BIAS_POINTER, &operands.bias.holding(self.shape.bias_bytes()))?;
+        if self.shape.epilogue() != EPILOGUE_DEFAULT {
+            self.set(DESC_BIAS_POINTER, &operands.bias.holding(self.shape.bias_bytes()))?;
+        }
+        if let Some(scales) = operands.scales {
+            self.set(DESC_A_SCALE_POINTER, &scales.weight.holding(4))?;
+            self.set(DESC_B_SCALE_POINTER, &scales.input.holding(4))?;
+            if self.shape.result_number() == Number::E4m3 {
+                self.set(DESC_D_SCALE_POINTER, &scales.out.holding(4))?;
+            }
+        }
         let add = self.shape.result == ResultKind::Add;
         let (alpha, beta) = (1.0_f32, if add { 1.0_f32 } else { 0.0 });
         let out = operands.out.holding(self.shape.out_bytes(self.rows));
         // SAFETY: the operands were checked to be as long as the layouts say; alpha and beta are on the host, as the
-        // description's default is; the result may be added to itself in place, its layout being the same.
+        // description's default is; the result may be added to itself in place, its layout being the same; where beta is 0,
+        // nothing that is added is read.
         let status = unsafe {
             (blas.cublasLtMatmul)(
                 self.gpu.blas,
@@ -220,7 +303,7 @@ impl<'a> Matmul<'a> {
                 self.input.handle,
                 (&raw const beta).cast(),
                 address(out),
-                self.out.handle,
+                self.added.handle,
                 address(out).cast_mut(),
                 self.out.handle,
                 &raw const choice.algorithm,

@@ -7,24 +7,37 @@ use half::{bf16, f16};
 use siglip::engine::Precision;
 use siglip::weights::{Dtype, Tensor};
 
+use crate::e4m3;
 use crate::error::CudaError;
-use crate::ffi::cublaslt::{R_16BF, R_16F, R_32F};
+use crate::ffi::cublaslt::{R_8F_E4M3, R_16BF, R_16F, R_32F};
 
-/// A format that operands of matrix products have. Sums, the residual stream and norms are f32 in all.
+/// A format that operands of matrix products have. Sums, the residual stream and norms are f32 with all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Number {
     Bf16,
     F16,
     F32,
+    /// With a scale for each tensor, and only for the large products of the blocks; bf16 is everywhere else.
+    E4m3,
 }
 
 impl Number {
+    /// The format of a precision's largest products.
     pub(crate) fn of(precision: Precision) -> Result<Number, CudaError> {
         match precision {
             Precision::Bf16 => Ok(Number::Bf16),
             Precision::F16 => Ok(Number::F16),
             Precision::F32 => Ok(Number::F32),
-            Precision::Int8 | Precision::Fp8 => Err(CudaError::Precision(precision)),
+            Precision::Fp8 => Ok(Number::E4m3),
+            Precision::Int8 => Err(CudaError::Precision(precision)),
+        }
+    }
+
+    /// The format of everything beside those: the kernels', and that of the other products.
+    pub(crate) fn beside(self) -> Number {
+        match self {
+            Number::E4m3 => Number::Bf16,
+            other => other,
         }
     }
 
@@ -33,13 +46,14 @@ impl Number {
         match self {
             Number::F32 => 4,
             Number::Bf16 | Number::F16 => 2,
+            Number::E4m3 => 1,
         }
     }
 
-    /// What the kernels are compiled with.
+    /// What the kernels are compiled with. With e4m3 they read and write bf16, but for what is said to be fp8.
     pub(crate) fn define(self) -> &'static str {
         match self {
-            Number::Bf16 => "NUMBER_BF16",
+            Number::Bf16 | Number::E4m3 => "NUMBER_BF16",
             Number::F16 => "NUMBER_F16",
             Number::F32 => "NUMBER_F32",
         }
@@ -51,6 +65,7 @@ impl Number {
             Number::Bf16 => R_16BF,
             Number::F16 => R_16F,
             Number::F32 => R_32F,
+            Number::E4m3 => R_8F_E4M3,
         }
     }
 
@@ -58,6 +73,7 @@ impl Number {
     pub(crate) fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
             Number::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Number::E4m3 => values.iter().map(|value| e4m3::encode(*value)).collect(),
             Number::Bf16 => {
                 let mut rounded = vec![bf16::ZERO; values.len()];
                 rounded.convert_from_f32_slice(values);
@@ -88,6 +104,7 @@ impl Number {
             Number::Bf16 => bf16::from_f32(value).to_f32(),
             Number::F16 => f16::from_f32(value).to_f32(),
             Number::F32 => value,
+            Number::E4m3 => e4m3::decode(e4m3::encode(value)),
         }
     }
 
@@ -98,6 +115,7 @@ impl Number {
         match self {
             Number::Bf16 => pairs().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
             Number::F16 => pairs().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+            Number::E4m3 => bytes.iter().map(|byte| e4m3::decode(*byte)).collect(),
             Number::F32 => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::build::Options;
 use crate::error::CudaError;
 use crate::gpu::Gpu;
-use crate::matmul::{Choice, Matmul, Operands, ResultKind, Shape};
+use crate::matmul::{Choice, Matmul, Operands, ResultKind, Scales, Shape};
 use crate::memory::DeviceBuffer;
 use crate::number::Number;
 use crate::plan::workspace;
@@ -30,6 +30,7 @@ fn measure(
 ) -> Result<f64, CudaError> {
     let number = Number::of(options.precision)?;
     let gpu = Gpu::open(&options.libraries, options.card)?;
+    gpu.check_precision(options.precision)?;
     let shape = Shape {
         number,
         inputs,
@@ -41,6 +42,7 @@ fn measure(
     let stream = Stream::new(&gpu)?;
     let bytes = [shape.input_bytes(rows), shape.weight_bytes(), shape.bias_bytes(), shape.out_bytes(rows)];
     gpu.check_memory("measuring the card's peak", bytes.iter().sum())?;
+    let scales = (number == Number::E4m3).then(|| Scales::upload(&gpu, [1.0; 3])).transpose()?;
     let buffers = bytes.map(|bytes| DeviceBuffer::new(&gpu, "measuring the card's peak", bytes));
     let [input, weight, bias, out] = buffers;
     let (input, weight, bias, out) = (input?, weight?, bias?, out?);
@@ -53,8 +55,13 @@ fn measure(
     }
     bias.zero(&stream)?;
     let workspace = workspace(&gpu)?;
-    let operands =
-        Operands { input: input.view(), weight: weight.view(), bias: bias.view(), out: out.view() };
+    let operands = Operands {
+        input: input.view(),
+        weight: weight.view(),
+        bias: bias.view(),
+        scales: scales.as_ref().map(Scales::of),
+        out: out.view(),
+    };
     let matmul = Matmul::new(&gpu, shape, rows)?;
     let (start, end) = (Event::new(&gpu)?, Event::new(&gpu)?);
     let time = |choice: &Choice, runs: u32| -> Result<f32, CudaError> {

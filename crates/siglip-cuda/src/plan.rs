@@ -19,8 +19,9 @@ use std::sync::Arc;
 
 use crate::error::CudaError;
 use crate::gpu::Gpu;
-use crate::matmul::{Choice, Matmul, Operands, ResultKind, Shape, WORKSPACE_BYTES};
+use crate::matmul::{Choice, Matmul, Operands, ResultKind, Scales, Shape, WORKSPACE_BYTES};
 use crate::memory::DeviceBuffer;
+use crate::number::Number;
 use crate::stream::{Event, Stream};
 
 /// Rows of the probe; further ones repeat them, so that a row is seen in several places of a batch.
@@ -29,6 +30,9 @@ const PROBE_ROWS: usize = 16;
 const TIMED_RUNS: usize = 3;
 /// Of the probe's values: large enough that the roundings of f32 sums are normal numbers in f16.
 const LARGEST: f32 = 128.0;
+
+/// What an fp8 result is multiplied by: the roundings of sums of values up to [`LARGEST`] are then normal numbers in it.
+const FP8_SCALE: f32 = 16.0;
 
 /// The algorithm of each product.
 #[derive(Default)]
@@ -137,6 +141,7 @@ struct Probe {
     input: DeviceBuffer,
     weight: DeviceBuffer,
     bias: DeviceBuffer,
+    scales: Option<DeviceBuffer>,
     out: DeviceBuffer,
     start: Event,
     end: Event,
@@ -145,11 +150,13 @@ struct Probe {
 impl Probe {
     fn new(gpu: &Arc<Gpu>, stream: &Stream, shape: Shape, rows: usize) -> Result<Probe, CudaError> {
         let new = |bytes| DeviceBuffer::new(gpu, "choosing the algorithms of matrix products", bytes);
+        let fp8 = shape.number == Number::E4m3;
         let probe = Probe {
             shape,
             input: new(shape.input_bytes(padded(rows)))?,
             weight: new(shape.weight_bytes())?,
             bias: new(shape.bias_bytes())?,
+            scales: fp8.then(|| Scales::upload(gpu, [1.0, 1.0, FP8_SCALE])).transpose()?,
             out: new(shape.out_bytes(rows))?,
             start: Event::new(gpu)?,
             end: Event::new(gpu)?,
@@ -194,6 +201,7 @@ impl Probe {
             input: self.input.view(),
             weight: self.weight.view(),
             bias: self.bias.view(),
+            scales: self.scales.as_ref().map(Scales::of),
             out: self.out.view(),
         };
         if self.shape.result == ResultKind::Add {
@@ -267,7 +275,6 @@ pub(crate) fn workspace(gpu: &Arc<Gpu>) -> Result<DeviceBuffer, CudaError> {
 mod tests {
     use super::*;
     use crate::emulator::Emulator;
-    use crate::number::Number;
 
     /// The emulator's fastest algorithms for few rows and for many add in different orders.
     #[test]
@@ -276,13 +283,13 @@ mod tests {
         let gpu = Gpu::open(&emulator.libraries(), 0).unwrap();
         let stream = Stream::new(&gpu).unwrap();
         let workspace = workspace(&gpu).unwrap();
-        for number in [Number::Bf16, Number::F16, Number::F32] {
+        for number in [Number::Bf16, Number::F16, Number::F32, Number::E4m3] {
             for result in [ResultKind::Bias, ResultKind::Gelu, ResultKind::Wide, ResultKind::Add] {
-                for stride in [40, 200] {
+                for stride in [48, 208] {
                     let shape = Shape {
                         number,
-                        inputs: 40,
-                        outputs: 24,
+                        inputs: 48,
+                        outputs: 32,
                         input_stride: stride,
                         out_stride: stride,
                         result,

@@ -41,6 +41,11 @@ impl Card {
     pub fn is_supported(&self) -> bool {
         self.capability >= gpu::OLDEST_CAPABILITY
     }
+
+    /// Whether its tensor cores multiply fp8: Ada and Hopper or later.
+    pub fn has_fp8(&self) -> bool {
+        self.capability >= gpu::FP8_CAPABILITY
+    }
 }
 
 impl Probe {

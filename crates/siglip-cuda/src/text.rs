@@ -8,6 +8,7 @@ use crate::error::CudaError;
 use crate::kernels::embedding::TokenEmbedding;
 use crate::matmul::ResultKind;
 use crate::memory::{DeviceBuffer, View};
+use crate::number::Number;
 use crate::weights::{Layer, LayerNormWeights, Uploader};
 
 /// The text tower's weights on a card.
@@ -33,12 +34,17 @@ impl TextPass {
         }
     }
 
-    pub(crate) fn new(uploader: &Uploader<'_>, weights: &TextWeights) -> Result<TextPass, CudaError> {
+    /// With the blocks' large products in the format `number`.
+    pub(crate) fn new(
+        uploader: &Uploader<'_>,
+        number: Number,
+        weights: &TextWeights,
+    ) -> Result<TextPass, CudaError> {
         Ok(TextPass {
             vocabulary: weights.config.vocab_size,
             token_embedding: uploader.tensor(&weights.token_embedding)?,
             position_embedding: uploader.wide(&weights.position_embedding)?,
-            encoder: Encoder::new(uploader, Self::sizes(weights), &weights.blocks)?,
+            encoder: Encoder::new(uploader, Self::sizes(weights), number, &weights.blocks)?,
             final_layer_norm: uploader.norm(&weights.final_layer_norm)?,
             head: uploader.layer(&[&weights.head], ResultKind::Wide)?,
         })

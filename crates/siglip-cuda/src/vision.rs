@@ -10,6 +10,7 @@ use crate::kernels::attention_rows::AttentionRows;
 use crate::kernels::embedding::{PatchShape, Patches};
 use crate::matmul::ResultKind;
 use crate::memory::{DeviceBuffer, View};
+use crate::number::Number;
 use crate::weights::{Layer, LayerNormWeights, Uploader};
 
 /// The vision tower's weights on a card.
@@ -50,7 +51,12 @@ impl VisionPass {
         PatchShape { channels: config.num_channels, side: config.image_size, patch: config.patch_size }
     }
 
-    pub(crate) fn new(uploader: &Uploader<'_>, weights: &VisionWeights) -> Result<VisionPass, CudaError> {
+    /// With the blocks' large products in the format `number`.
+    pub(crate) fn new(
+        uploader: &Uploader<'_>,
+        number: Number,
+        weights: &VisionWeights,
+    ) -> Result<VisionPass, CudaError> {
         let shape = Self::patch_shape(&weights.config);
         let patch_embedding =
             uploader.padded_layer(&weights.patch_embedding, ResultKind::Add, shape.stride())?;
@@ -58,7 +64,7 @@ impl VisionPass {
             shape,
             position_embedding: uploader.wide(&weights.position_embedding)?,
             patch_embedding,
-            encoder: Encoder::new(uploader, Self::sizes(weights), &weights.blocks)?,
+            encoder: Encoder::new(uploader, Self::sizes(weights), number, &weights.blocks)?,
             post_layer_norm: uploader.norm(&weights.post_layer_norm)?,
             head: Pooling::new(uploader, &weights.head)?,
         })
@@ -109,7 +115,7 @@ impl TowerPass for VisionPass {
     ) -> Result<(), CudaError> {
         let Sizes { positions, hidden, intermediate, epsilon, .. } = self.encoder.sizes;
         let scratch = to.scratch;
-        let size = to.kernels.constants.number.size();
+        let size = to.kernels.constants.number.beside().size();
         let rows = items * positions;
         let x = Launcher::rows(&scratch.x, hidden);
 

@@ -6,14 +6,24 @@ use siglip::weights::{Linear, Norm, Tensor};
 
 use crate::error::CudaError;
 use crate::gpu::Gpu;
-use crate::matmul::{Operands, ResultKind};
+use crate::matmul::{Operands, ResultKind, Scales};
 use crate::memory::{DeviceBuffer, View};
 use crate::number::Number;
+use crate::scales::weight_scale;
 
 /// Puts tensors onto a card.
 pub(crate) struct Uploader<'a> {
     pub(crate) gpu: &'a Arc<Gpu>,
+    /// Of all but the products of [`Uploader::fp8_layer`].
     pub(crate) number: Number,
+}
+
+/// What fp8 values of a layer are divided by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fp8Scales {
+    pub(crate) input: f32,
+    /// If the result is fp8.
+    pub(crate) out: f32,
 }
 
 impl Uploader<'_> {
@@ -46,16 +56,37 @@ impl Uploader<'_> {
         self.layer_with_rows_of(&[part], result, Some(inputs))
     }
 
+    /// Layers of the same input as one, with weights in e4m3 and a scale for all of them.
+    pub(crate) fn fp8_layer(
+        &self,
+        parts: &[&Linear],
+        result: ResultKind,
+        scales: Fp8Scales,
+    ) -> Result<Layer, CudaError> {
+        let outputs: usize = parts.iter().map(|part| part.bias.len()).sum();
+        let values: Vec<f32> = parts.iter().flat_map(|part| part.weight.to_f32()).collect();
+        let scale = weight_scale(&values);
+        let scaled: Vec<f32> = values.iter().map(|value| value / scale).collect();
+        let bias_number = result.bias_number(Number::E4m3);
+        let bias: Vec<u8> = parts.iter().flat_map(|part| bias_number.encode_tensor(&part.bias)).collect();
+        Ok(Layer {
+            number: Number::E4m3,
+            bias_number,
+            inputs: values.len() / outputs.max(1),
+            outputs,
+            weight: self.encoded(&Number::E4m3.encode(&scaled), parts.iter().map(|part| &part.weight))?,
+            bias: self.encoded(&bias, parts.iter().map(|part| &part.bias))?,
+            fp8: Some((scales, Scales::upload(self.gpu, [scale, scales.input, 1.0 / scales.out])?)),
+        })
+    }
+
     fn layer_with_rows_of(
         &self,
         parts: &[&Linear],
         result: ResultKind,
         padded_inputs: Option<usize>,
     ) -> Result<Layer, CudaError> {
-        let bias_number = match result {
-            ResultKind::Bias | ResultKind::Gelu => self.number,
-            ResultKind::Wide | ResultKind::Add => Number::F32,
-        };
+        let bias_number = result.bias_number(self.number);
         let outputs: usize = parts.iter().map(|part| part.bias.len()).sum();
         let mut inputs = parts.iter().map(|part| part.weight.len()).sum::<usize>() / outputs.max(1);
         let mut weight: Vec<u8> =
@@ -76,6 +107,7 @@ impl Uploader<'_> {
             outputs,
             weight: self.encoded(&weight, parts.iter().map(|part| &part.weight))?,
             bias: self.encoded(&bias, parts.iter().map(|part| &part.bias))?,
+            fp8: None,
         })
     }
 
@@ -111,13 +143,20 @@ pub(crate) struct Layer {
     pub(crate) outputs: usize,
     /// `[outputs, inputs]`.
     weight: DeviceBuffer,
-    /// `[outputs]`, in the format of the result.
-    bias: DeviceBuffer,
+    /// `[outputs]`.
+    pub(crate) bias: DeviceBuffer,
+    /// The scales, and where they are on the card.
+    fp8: Option<(Fp8Scales, DeviceBuffer)>,
 }
 
 impl Layer {
     pub(crate) fn bytes(&self) -> usize {
         self.weight.bytes() + self.bias.bytes()
+    }
+
+    /// What its input is divided by, if that is fp8.
+    pub(crate) fn fp8_scales(&self) -> Option<Fp8Scales> {
+        self.fp8.as_ref().map(|(scales, _)| *scales)
     }
 
     /// All of its outputs.
@@ -128,8 +167,10 @@ impl Layer {
     /// Some of its outputs.
     pub(crate) fn part(&self, start: usize, outputs: usize) -> Outputs<'_> {
         Outputs {
+            number: self.number,
             inputs: self.inputs,
             outputs,
+            scales: self.fp8.as_ref().map(|(_, buffer)| Scales::of(buffer)),
             weight: self.weight.view().skip(start * self.inputs * self.number.size()),
             bias: self.bias.view().skip(start * self.bias_number.size()),
         }
@@ -139,14 +180,17 @@ impl Layer {
 /// Some outputs of a layer.
 #[derive(Clone, Copy)]
 pub(crate) struct Outputs<'a> {
+    /// Of the operands.
+    pub(crate) number: Number,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
+    scales: Option<Scales<'a>>,
     weight: View<'a>,
     bias: View<'a>,
 }
 
 impl<'a> Outputs<'a> {
     pub(crate) fn operands(self, input: View<'a>, out: View<'a>) -> Operands<'a> {
-        Operands { input, weight: self.weight, bias: self.bias, out }
+        Operands { input, weight: self.weight, bias: self.bias, scales: self.scales, out }
     }
 }

@@ -30,12 +30,14 @@ pub struct ModelConfig<'a> {
 }
 
 /// What differs from model to model, apart from its [`ModelSpec`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConfigDetails<'a> {
     /// What runs the model.
     pub backend: &'a str,
-    /// Whether it runs on a GPU.
-    pub gpu: bool,
+    /// The GPUs that it runs on, if any.
+    pub gpus: Vec<u32>,
+    /// Batches that it computes at once, on each GPU.
+    pub instances: u32,
     /// How long a batch waits for more rows, in microseconds.
     pub max_queue_delay_us: u64,
     /// The bound of the queue; 0 for none.
@@ -130,7 +132,7 @@ pub struct InstanceGroup {
     pub name: String,
     pub kind: &'static str,
     pub count: u32,
-    pub gpus: [u32; 0],
+    pub gpus: Vec<u32>,
     pub secondary_devices: [(); 0],
     pub profile: [(); 0],
     pub passive: bool,
@@ -138,7 +140,7 @@ pub struct InstanceGroup {
 }
 
 impl<'a> ModelConfig<'a> {
-    /// The configuration of a model that is batched dynamically and runs in one instance.
+    /// The configuration of a model that is batched dynamically.
     pub fn of(spec: &'a ModelSpec, details: &ConfigDetails<'a>) -> Self {
         let max_queue_size = details.max_queue_size;
         let policy = QueuePolicy {
@@ -176,9 +178,9 @@ impl<'a> ModelConfig<'a> {
             },
             instance_group: [InstanceGroup {
                 name: format!("{}_0", spec.name),
-                kind: if details.gpu { "KIND_GPU" } else { "KIND_CPU" },
-                count: 1,
-                gpus: [],
+                kind: if details.gpus.is_empty() { "KIND_CPU" } else { "KIND_GPU" },
+                count: details.instances,
+                gpus: details.gpus.clone(),
                 secondary_devices: [],
                 profile: [],
                 passive: false,

@@ -51,7 +51,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         scratch_bytes: 0,
         flop_per_item: 0.0,
     };
-    let text = ServedText { engine: Box::new(Echo(info)), rebuild: None, peak_flops: 0.0, tokenizer: None };
+    let text =
+        ServedText { engines: vec![Box::new(Echo(info))], rebuild: None, peak_flops: 0.0, tokenizer: None };
     let model = ServedModel { name: "echo".to_owned(), text: Some(text), vision: None, similarity: None };
     server.serve(vec![model], std::future::pending()).await?;
     Ok(())

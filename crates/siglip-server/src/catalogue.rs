@@ -11,7 +11,7 @@ use crate::error::{LoadError, ServeError};
 use crate::labels::LabelCache;
 use crate::options::ServerOptions;
 use crate::prepare::PreparationPool;
-use crate::served::{BuildEngine, ServedModel, ServedText, ServedVision, Similarity};
+use crate::served::{BuildEngines, ServedModel, ServedText, ServedVision, Similarity};
 use crate::tokenize::Tokenize;
 
 /// The names by which `embed_model` means the first model that has what is needed, whatever it is called: those of the
@@ -106,9 +106,9 @@ impl CatalogueModel {
         let ServedModel { name, text, vision, similarity } = model;
         let text = match text {
             None => None,
-            Some(ServedText { engine, rebuild, peak_flops, tokenizer }) => {
-                check_engine(engine.info(), Tower::Text, &name, None)?;
-                let line = Line::start(engine, (rebuild, peak_flops), options)?;
+            Some(ServedText { engines, rebuild, peak_flops, tokenizer }) => {
+                check_engines(&engines, Tower::Text, &name, None)?;
+                let line = Line::start(engines, (rebuild, peak_flops), options)?;
                 let cache = (options.cache_bytes > 0)
                     .then(|| Arc::new(ResultCache::new(options.cache_bytes, |ids| ids.len() * 4)));
                 Some(TextLine { line, cache, tokenizer, pool: pool.clone() })
@@ -116,12 +116,12 @@ impl CatalogueModel {
         };
         let vision = match vision {
             None => None,
-            Some(ServedVision { engine, rebuild, peak_flops, dims, processor }) => {
-                check_engine(engine.info(), Tower::Vision, &name, Some(dims))?;
+            Some(ServedVision { engines, rebuild, peak_flops, dims, processor }) => {
+                check_engines(&engines, Tower::Vision, &name, Some(dims))?;
                 if let Some(processor) = &processor {
                     check_processor(processor, dims, &name)?;
                 }
-                let line = Line::start(engine, (rebuild, peak_flops), options)?;
+                let line = Line::start(engines, (rebuild, peak_flops), options)?;
                 Some(VisionLine { line, dims, processor: processor.map(Arc::new), pool: pool.clone() })
             }
         };
@@ -185,7 +185,7 @@ impl CatalogueModel {
 /// last one is unloaded.
 struct Line {
     batcher: Mutex<Kept>,
-    rebuild: Option<BuildEngine>,
+    rebuild: Option<BuildEngines>,
     options: BatcherOptions,
 }
 
@@ -197,8 +197,8 @@ enum Kept {
 
 impl Line {
     fn start(
-        engine: Box<dyn Engine>,
-        (rebuild, peak_flops): (Option<BuildEngine>, f64),
+        engines: Vec<Box<dyn Engine>>,
+        (rebuild, peak_flops): (Option<BuildEngines>, f64),
         options: &ServerOptions,
     ) -> Result<Self, ServeError> {
         let options = BatcherOptions {
@@ -208,7 +208,7 @@ impl Line {
             canary_interval: options.canary_interval,
             peak_flops,
         };
-        let batcher = Batcher::start(engine, options).map_err(ServeError::Thread)?;
+        let batcher = Batcher::start(engines, options).map_err(ServeError::Thread)?;
         // Until the endpoints are there, and for good if it could not be built again.
         Ok(Line { batcher: Mutex::new(Kept::Here(Arc::new(batcher))), rebuild, options })
     }
@@ -231,8 +231,8 @@ impl Line {
         let batcher = match (batcher, &self.rebuild) {
             (Some(batcher), _) => batcher,
             (None, Some(rebuild)) => {
-                let engine = rebuild().map_err(LoadError::Engine)?;
-                Arc::new(Batcher::start(engine, self.options).map_err(LoadError::Thread)?)
+                let engines = rebuild().map_err(LoadError::Engine)?;
+                Arc::new(Batcher::start(engines, self.options).map_err(LoadError::Thread)?)
             }
             (None, None) => return Err(LoadError::Engine("there is no way to build it again".to_owned())),
         };
@@ -243,14 +243,19 @@ impl Line {
     }
 }
 
-/// Refuses an engine whose sizes make no sense, so that nothing behind this has to doubt them.
-fn check_engine(
-    info: &EngineInfo,
+/// Refuses engines whose sizes make no sense, so that nothing behind this has to doubt them.
+fn check_engines(
+    engines: &[Box<dyn Engine>],
     tower: Tower,
     model: &str,
     dims: Option<[usize; 3]>,
 ) -> Result<(), ServeError> {
     let fail = |reason: String| Err(ServeError::Engine { tower, model: model.to_owned(), reason });
+    let Some((first, others)) = engines.split_first() else { return fail("there is none".to_owned()) };
+    let info = first.info();
+    if others.iter().any(|other| sizes(other.info()) != sizes(info)) {
+        return fail("several are given, and their sizes differ".to_owned());
+    }
     if info.tower != tower {
         return fail(format!("it computes the {} tower", info.tower));
     }
@@ -266,6 +271,11 @@ fn check_engine(
         ));
     }
     Ok(())
+}
+
+/// What engines behind one queue have in common.
+fn sizes(info: &EngineInfo) -> (Tower, [usize; 4]) {
+    (info.tower, [info.max_batch_size, info.input_len, info.vocab_size, info.embedding_size])
 }
 
 fn check_processor(processor: &ImageProcessor, dims: [usize; 3], model: &str) -> Result<(), ServeError> {

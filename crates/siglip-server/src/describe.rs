@@ -5,6 +5,7 @@ use siglip_protocol::metadata::{EXTENSIONS, ModelMetadata, ServerMetadata};
 use siglip_protocol::repository::IndexEntry;
 use siglip_protocol::statistics::ModelStatistics;
 
+use crate::batcher::DeviceState;
 use crate::endpoint::Endpoint;
 use crate::registry::{Listed, VERSION};
 use crate::state::ServerState;
@@ -23,10 +24,12 @@ pub(crate) fn metadata(endpoint: &Endpoint) -> ModelMetadata<'_> {
 pub(crate) fn config<'a>(state: &ServerState, endpoint: &'a Endpoint) -> ModelConfig<'a> {
     let policy = state.options.queue_policy;
     let delay = state.options.max_queue_delay.as_micros();
-    let gpu = endpoint.batcher().is_some_and(|batcher| batcher.info().device.starts_with("cuda"));
+    let devices = endpoint.batcher().map(|batcher| batcher.gauges().fleet.devices()).unwrap_or_default();
+    let card = |state: &DeviceState| state.device.strip_prefix("cuda:")?.parse().ok();
     let details = ConfigDetails {
         backend: NAME,
-        gpu,
+        gpus: devices.iter().filter_map(card).collect(),
+        instances: devices.first().map_or(1, |state| u32::try_from(state.engines).unwrap_or(u32::MAX)),
         max_queue_delay_us: u64::try_from(delay).unwrap_or(u64::MAX),
         max_queue_size: state.options.max_queue_size,
         priority_levels: policy.priority_levels,

@@ -38,6 +38,6 @@ mod tokenize;
 
 pub use error::ServeError;
 pub use options::{Compat, LogControl, ModelControl, QueuePolicy, ServerOptions};
-pub use served::{BuildEngine, ServedModel, ServedText, ServedVision, Similarity};
+pub use served::{BuildEngines, ServedModel, ServedText, ServedVision, Similarity};
 pub use server::BoundServer;
 pub use tokenize::{Tokenize, TokenizeError};

@@ -233,7 +233,7 @@ fn engine_metrics(text: &mut Text, batchers: &[(String, Arc<Batcher>)]) {
     let mut all = |name: &str, help: &str, kind: &str, value: &dyn Fn(&Batcher) -> f64| {
         text.series(name, help, kind, batchers.iter().map(|(labels, batcher)| (labels, value(batcher))));
     };
-    all("siglip_engine_busy_seconds_total", "Time that the engine spent on batches", "counter", &busy);
+    all("siglip_engine_busy_seconds_total", "Time during which devices had batches", "counter", &busy);
     all(
         "siglip_engine_flop_total",
         "Floating-point operations of the rows that were computed",
@@ -242,19 +242,26 @@ fn engine_metrics(text: &mut Text, batchers: &[(String, Arc<Batcher>)]) {
     );
     all(
         "siglip_engine_peak_flops",
-        "The machine's matrix peak at the engine's precision, measured at start; 0 if it was not",
+        "A device's matrix peak at the engine's precision, measured at start; 0 if it was not",
         "gauge",
         &Batcher::peak_flops,
     );
     all(
         "siglip_engine_fraction_of_peak",
-        "Operations over the peak's, for the time that the engine was busy",
+        "Operations over the peak's, for the time that devices were busy",
         "gauge",
         &|batcher| {
             let most = busy(batcher) * batcher.peak_flops();
             if most > 0.0 { flop(batcher) / most } else { 0.0 }
         },
     );
+    let devices = batchers.iter().flat_map(|(labels, batcher)| {
+        let devices = batcher.gauges().fleet.devices().into_iter();
+        devices.map(move |state| {
+            (format!("{labels},device=\"{}\"", escape(&state.device)), u8::from(state.sound))
+        })
+    });
+    text.series("siglip_engine_ready", "Whether a device is given batches", "gauge", devices);
     let texts = batchers.iter().filter(|(_, batcher)| batcher.info().tower == Tower::Text);
     text.series(
         "siglip_tokens_total",

@@ -76,9 +76,13 @@ impl Registry {
         self.batchers().all(|(_, batcher)| batcher.gauges().fault().is_none())
     }
 
-    /// Whether batches end for as long as requests wait.
+    /// Whether batches end for as long as requests wait, and no tower has lost all its engines: only a new process would
+    /// get them back.
     pub(crate) fn is_live(&self, stuck_after: Duration) -> bool {
-        self.batchers().all(|(_, batcher)| !batcher.gauges().is_stuck(stuck_after))
+        self.batchers().all(|(_, batcher)| {
+            let gauges = batcher.gauges();
+            !gauges.is_stuck(stuck_after) && !gauges.fleet.is_lost()
+        })
     }
 
     /// All names, loaded or not.

@@ -21,11 +21,12 @@ pub struct ServedModel {
 
 /// A text tower to serve.
 pub struct ServedText {
-    /// What computes it.
-    pub engine: Box<dyn Engine>,
-    /// Builds the engine anew after the tower was unloaded; without it, unloading frees no memory.
-    pub rebuild: Option<BuildEngine>,
-    /// What the machine can do at the engine's precision, in floating-point operations a second, for the metrics; 0 if
+    /// What computes it: one engine, or one for each batch that is to be computed at once. They take their batches from
+    /// one queue, and all have the same sizes.
+    pub engines: Vec<Box<dyn Engine>>,
+    /// Builds the engines anew after the tower was unloaded; without it, unloading frees no memory.
+    pub rebuild: Option<BuildEngines>,
+    /// What one device can do at the engines' precision, in floating-point operations a second, for the metrics; 0 if
     /// nobody knows.
     pub peak_flops: f64,
     /// What makes token ids of texts; without it, clients have to.
@@ -34,11 +35,12 @@ pub struct ServedText {
 
 /// An image tower to serve.
 pub struct ServedVision {
-    /// What computes it.
-    pub engine: Box<dyn Engine>,
-    /// Builds the engine anew after the tower was unloaded; without it, unloading frees no memory.
-    pub rebuild: Option<BuildEngine>,
-    /// What the machine can do at the engine's precision, in floating-point operations a second, for the metrics; 0 if
+    /// What computes it: one engine, or one for each batch that is to be computed at once. They take their batches from
+    /// one queue, and all have the same sizes.
+    pub engines: Vec<Box<dyn Engine>>,
+    /// Builds the engines anew after the tower was unloaded; without it, unloading frees no memory.
+    pub rebuild: Option<BuildEngines>,
+    /// What one device can do at the engines' precision, in floating-point operations a second, for the metrics; 0 if
     /// nobody knows.
     pub peak_flops: f64,
     /// Channels, height and width of an image.
@@ -47,8 +49,8 @@ pub struct ServedVision {
     pub processor: Option<ImageProcessor>,
 }
 
-/// Builds an engine, or says in one sentence why it cannot.
-pub type BuildEngine = Arc<dyn Fn() -> Result<Box<dyn Engine>, String> + Send + Sync>;
+/// Builds a tower's engines, or says in one sentence why it cannot.
+pub type BuildEngines = Arc<dyn Fn() -> Result<Vec<Box<dyn Engine>>, String> + Send + Sync>;
 
 /// The two learned numbers of [`siglip::similarity::score`].
 #[derive(Clone, Copy, Debug, PartialEq)]

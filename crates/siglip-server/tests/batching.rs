@@ -6,37 +6,9 @@ use std::time::{Duration, Instant};
 
 use common::client::{Client, embeddings, ids_body};
 use common::gated::{BREAKS, Gate, NOT_FINITE, PANICS, expected};
+use common::queued::{INFER, assert_answers, metric, send, wait_for_queue};
 use common::{TestServer, options};
 use siglip_server::{QueuePolicy, ServerOptions};
-
-const INFER: &str = "/v2/models/siglip_text/infer";
-
-/// Sends a request without waiting for its answer.
-fn send(server: &TestServer, rows: &[i64]) -> Client {
-    let mut client = Client::connect(server.http);
-    client.send_post(INFER, "", ids_body(rows).as_bytes());
-    client
-}
-
-/// Waits until so many rows are in the queue.
-fn wait_for_queue(server: &TestServer, rows: usize) {
-    let start = Instant::now();
-    while metric(server, "siglip_queue_rows{model=\"gated/model\",tower=\"text\"}") != rows as f64 {
-        assert!(start.elapsed() < Duration::from_secs(60), "the queue did not reach {rows} rows");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn metric(server: &TestServer, series: &str) -> f64 {
-    let text = Client::connect(server.metrics).get("/metrics").text();
-    let line = text.lines().find(|line| line.starts_with(series)).unwrap();
-    line.rsplit_once(' ').unwrap().1.parse().unwrap()
-}
-
-fn assert_answers(client: &mut Client, rows: &[i64]) {
-    let wanted: Vec<f32> = rows.iter().flat_map(|&id| expected(id)).collect();
-    assert_eq!(embeddings(&client.receive().unwrap()), wanted);
-}
 
 #[test]
 fn while_a_batch_is_computed_the_next_one_forms() {
@@ -240,9 +212,9 @@ fn what_the_cache_has_needs_no_room_in_the_queue() {
     let gate = Gate::open();
     let limits = ServerOptions { max_queue_size: 1, cache_bytes: 1 << 20, ..options() };
     let server = TestServer::start(vec![gate.model(1)], limits);
-    let text = r#"{"inputs":[{"name":"INPUT_TEXT","shape":[1,1],"datatype":"BYTES","data":["TEXT"]}]}"#;
+    let text = r#"{"inputs":[{"name":"INPUT_TEXT","shape":[1,1],"datatype":"BYTES","data":["WORD"]}]}"#;
     let embed = |word: &str| {
-        let body = text.replace("TEXT", word);
+        let body = text.replace("WORD", word);
         Client::connect(server.http).post("/v2/models/embed_text/infer", "", body.as_bytes())
     };
     let known = embed("known");

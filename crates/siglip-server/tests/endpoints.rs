@@ -64,13 +64,13 @@ fn model(name: &str, mark: f32, counts: &Counts) -> ServedModel {
     ServedModel {
         name: name.to_owned(),
         text: Some(ServedText {
-            engine: build_text(),
-            rebuild: Some(Arc::new(move || Ok(build_text()))),
+            engines: vec![build_text()],
+            rebuild: Some(Arc::new(move || Ok(vec![build_text()]))),
             peak_flops: 0.0,
             tokenizer: Some(Arc::new(LengthTokenizer)),
         }),
         vision: Some(ServedVision {
-            engine: Box::new(vision),
+            engines: vec![Box::new(vision)],
             rebuild: None,
             peak_flops: 0.0,
             dims: [3, SIDE, SIDE],

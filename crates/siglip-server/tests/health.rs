@@ -11,7 +11,7 @@ use common::engines::{CONTEXT, LengthTokenizer, Row, RowEngine, info};
 use common::gated::Gate;
 use common::{TestServer, options};
 use siglip::engine::Tower;
-use siglip_server::{ServedModel, ServedText, ServerOptions};
+use siglip_server::{ServedModel, ServedText, ServerOptions, Tokenize};
 
 /// A model whose answers are the first id and what `drift` holds.
 fn drifting(drift: Arc<AtomicU32>) -> ServedModel {
@@ -22,8 +22,8 @@ fn drifting(drift: Arc<AtomicU32>) -> ServedModel {
         Row::Pixels(_) => unreachable!(),
     };
     let engine = Box::new(RowEngine { info, embed });
-    let text =
-        ServedText { engine, rebuild: None, peak_flops: 0.0, tokenizer: Some(Arc::new(LengthTokenizer)) };
+    let tokenizer: Option<Arc<dyn Tokenize>> = Some(Arc::new(LengthTokenizer));
+    let text = ServedText { engines: vec![engine], rebuild: None, peak_flops: 0.0, tokenizer };
     ServedModel { name: "drifting".to_owned(), text: Some(text), vision: None, similarity: None }
 }
 

@@ -8,6 +8,9 @@ use std::fmt;
 
 /// One tower of a SigLIP model, ready to compute embeddings.
 ///
+/// An engine computes one batch at a time. A device that takes several at once, such as a card that copies one while it
+/// computes another, has an engine for each, with the same [`EngineInfo::device`], which share weights and take turns.
+///
 /// Two promises hold for every implementation and are tested for each:
 ///
 /// - **Determinism.** A row's bits depend on that row's input alone, not on the batch size, the row's place in the
@@ -26,7 +29,7 @@ pub trait Engine: Send {
     ///
     /// [`EngineError::WrongInput`], [`EngineError::BatchSize`] and [`EngineError::TokenId`] for what the caller
     /// sent, before anything is computed; [`EngineError::NotFinite`] and [`EngineError::Device`] for what went wrong
-    /// while computing. After an error the engine can be used again, unless it says otherwise.
+    /// while computing, after which the engine can be used again; [`EngineError::Lost`] if it cannot.
     fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError>;
 }
 
@@ -181,4 +184,7 @@ pub enum EngineError {
     /// The device failed.
     #[error("{0}")]
     Device(String),
+    /// The device failed in such a way that this engine cannot be used again, nor can others on that device.
+    #[error("{0}; the device cannot be used again by this process")]
+    Lost(String),
 }

@@ -15,6 +15,8 @@ pub(crate) const R_32F: c_int = 0;
 pub(crate) const R_16F: c_int = 2;
 /// `CUDA_R_16BF`.
 pub(crate) const R_16BF: c_int = 14;
+/// `CUDA_R_8F_E4M3`.
+pub(crate) const R_8F_E4M3: c_int = 28;
 /// `CUBLAS_COMPUTE_32F`: sums in f32, and for f32 operands no TF32, which has a type of its own (77).
 pub(crate) const COMPUTE_32F: c_int = 68;
 /// `CUBLAS_OP_T`.
@@ -26,6 +28,16 @@ pub(crate) const DESC_TRANSA: c_int = 3;
 pub(crate) const DESC_EPILOGUE: c_int = 7;
 /// `CUBLASLT_MATMUL_DESC_BIAS_POINTER`.
 pub(crate) const DESC_BIAS_POINTER: c_int = 8;
+/// `CUBLASLT_MATMUL_DESC_A_SCALE_POINTER`: the address of an f32 on the card that A is multiplied by, as B and D with theirs.
+pub(crate) const DESC_A_SCALE_POINTER: c_int = 17;
+/// `CUBLASLT_MATMUL_DESC_B_SCALE_POINTER`.
+pub(crate) const DESC_B_SCALE_POINTER: c_int = 18;
+/// `CUBLASLT_MATMUL_DESC_D_SCALE_POINTER`: applied last, and only where D is fp8.
+pub(crate) const DESC_D_SCALE_POINTER: c_int = 20;
+/// `CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE`: D's type unless it is said.
+pub(crate) const DESC_BIAS_DATA_TYPE: c_int = 26;
+/// `CUBLASLT_EPILOGUE_DEFAULT`: nothing.
+pub(crate) const EPILOGUE_DEFAULT: u32 = 1;
 /// `CUBLASLT_EPILOGUE_BIAS`.
 pub(crate) const EPILOGUE_BIAS: u32 = 4;
 /// `CUBLASLT_EPILOGUE_GELU_BIAS`: the bias first, then GELU in its tanh form.

@@ -32,7 +32,7 @@ struct Parameters {
 impl Attention<'_> {
     pub(crate) fn launch(&self, kernels: &Kernels, stream: &Stream) -> Result<(), CudaError> {
         let constants = &kernels.constants;
-        let (hidden, size) = (constants.hidden, constants.number.size());
+        let (hidden, size) = (constants.hidden, constants.number.beside().size());
         let rows = self.items * self.positions;
         let Some(function) = kernels.attention else {
             let all = AttentionRows {

@@ -41,7 +41,7 @@ struct Parameters {
 impl AttentionRows<'_> {
     pub(crate) fn launch(&self, kernels: &Kernels, stream: &Stream) -> Result<(), CudaError> {
         let constants = &kernels.constants;
-        let (hidden, size) = (constants.hidden, constants.number.size());
+        let (hidden, size) = (constants.hidden, constants.number.beside().size());
         let rows = self.items * self.queries;
         let last_query = (self.items - 1) * self.q_item + (self.queries - 1) * self.q_row;
         let kv_bytes = ((self.items * self.keys - 1) * self.kv_row + hidden) * size;

@@ -35,7 +35,7 @@ impl TokenEmbedding<'_> {
         let hidden = constants.hidden;
         let parameters = TokenEmbeddingParameters {
             ids: self.ids.holding(self.rows * 4),
-            tokens: self.tokens.holding(self.vocabulary * hidden * constants.number.size()),
+            tokens: self.tokens.holding(self.vocabulary * hidden * constants.number.beside().size()),
             positions: self.positions.holding(self.positions_len * hidden * 4),
             x: self.x.holding(self.rows * hidden * 4),
             positions_len: self.positions_len as u32,
@@ -108,7 +108,7 @@ impl Patches<'_> {
         let parameters = PatchesParameters {
             pixels: self.pixels.holding(self.items * channels * side * side * 4),
             positions: self.positions.holding(positions * constants.hidden * 4),
-            patches: self.patches.holding(rows * self.shape.stride() * constants.number.size()),
+            patches: self.patches.holding(rows * self.shape.stride() * constants.number.beside().size()),
             x: self.x.holding(rows * constants.hidden * 4),
             channels: channels as u32,
             side: side as u32,

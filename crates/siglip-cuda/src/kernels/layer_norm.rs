@@ -1,5 +1,7 @@
 //! `kernels/layer_norm.cu`.
 
+use siglip::engine::Precision;
+
 use super::{Kernels, WARPS};
 use crate::error::CudaError;
 use crate::memory::View;
@@ -39,13 +41,66 @@ impl LayerNorm<'_> {
             x: self.x.holding(((self.rows - 1) * self.stride + hidden) * 4),
             weight: self.weight.holding(hidden * 4),
             bias: self.bias.holding(hidden * 4),
-            out: self.out.holding(self.rows * hidden * constants.number.size()),
+            out: self.out.holding(self.rows * hidden * constants.number.beside().size()),
             stride: self.stride as u64,
             rows: self.rows as u32,
             epsilon: self.epsilon,
         };
         // SAFETY: the sizes were checked above; a warp a row, and what there is of warps too many returns at once.
         unsafe { kernels.launch(kernels.layer_norm, [self.rows.div_ceil(WARPS), 1, 1], parameters, stream) }
+    }
+}
+
+/// The same in e4m3: what a row is divided by `scale` is written, and then something is added to the row itself.
+pub(crate) struct LayerNormFp8<'a> {
+    /// f32, rows of `hidden` values, `stride` values apart.
+    pub(crate) x: View<'a>,
+    pub(crate) stride: usize,
+    /// f32, `[hidden]`.
+    pub(crate) weight: View<'a>,
+    /// f32, `[hidden]`.
+    pub(crate) bias: View<'a>,
+    /// e4m3, `[rows, hidden]`.
+    pub(crate) out: View<'a>,
+    /// f32, `[hidden]`: added to each row of `x` after it was read.
+    pub(crate) then_add: Option<View<'a>>,
+    pub(crate) rows: usize,
+    pub(crate) epsilon: f32,
+    /// A power of two.
+    pub(crate) scale: f32,
+}
+
+#[repr(C)]
+struct Fp8Parameters {
+    x: u64,
+    weight: u64,
+    bias: u64,
+    out: u64,
+    /// Null for nothing.
+    then_add: u64,
+    stride: u64,
+    rows: u32,
+    epsilon: f32,
+    inverse_scale: f32,
+}
+
+impl LayerNormFp8<'_> {
+    pub(crate) fn launch(&self, kernels: &Kernels, stream: &Stream) -> Result<(), CudaError> {
+        let hidden = kernels.constants.hidden;
+        let function = kernels.layer_norm_fp8.ok_or(CudaError::Precision(Precision::Fp8))?;
+        let parameters = Fp8Parameters {
+            x: self.x.holding(((self.rows - 1) * self.stride + hidden) * 4),
+            weight: self.weight.holding(hidden * 4),
+            bias: self.bias.holding(hidden * 4),
+            out: self.out.holding(self.rows * hidden),
+            then_add: self.then_add.map_or(0, |values| values.holding(hidden * 4)),
+            stride: self.stride as u64,
+            rows: self.rows as u32,
+            epsilon: self.epsilon,
+            inverse_scale: 1.0 / self.scale,
+        };
+        // SAFETY: as above; rows are written by the warp that read them.
+        unsafe { kernels.launch(function, [self.rows.div_ceil(WARPS), 1, 1], parameters, stream) }
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Kernels {
     token_embedding: Handle,
     patches: Handle,
     layer_norm: Handle,
+    /// There for fp8 only.
+    layer_norm_fp8: Option<Handle>,
     /// Not there for f32.
     attention: Option<Handle>,
     attention_rows: Handle,
@@ -54,6 +56,7 @@ impl Kernels {
         let layer_norm = load(Source::LAYER_NORM)?;
         let attention = load(Source::ATTENTION)?;
         let attention_rows = load(Source::ATTENTION_ROWS)?;
+        let fp8 = constants.number == Number::E4m3;
         let on_tensor_cores = constants.number != Number::F32;
         Ok(Kernels {
             gpu: Arc::clone(gpu),
@@ -62,6 +65,7 @@ impl Kernels {
             token_embedding: embedding.function(c"token_embedding")?,
             patches: embedding.function(c"patches")?,
             layer_norm: layer_norm.function(c"layer_norm")?,
+            layer_norm_fp8: fp8.then(|| layer_norm.function(c"layer_norm_fp8")).transpose()?,
             attention: on_tensor_cores.then(|| attention.function(c"attention")).transpose()?,
             attention_rows: attention_rows.function(c"attention_rows")?,
             _modules: vec![embedding, layer_norm, attention, attention_rows],

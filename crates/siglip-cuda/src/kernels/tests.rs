@@ -7,7 +7,7 @@ use crate::emulator::Emulator;
 use crate::kernels::attention::Attention;
 use crate::kernels::attention_rows::AttentionRows;
 use crate::kernels::embedding::{PatchShape, Patches, TokenEmbedding};
-use crate::kernels::layer_norm::LayerNorm;
+use crate::kernels::layer_norm::{LayerNorm, LayerNormFp8};
 use crate::memory::DeviceBuffer;
 
 /// Hidden size, heads and format: odd heads that no vector fits, so400m's that need padding, heads of 22 values (pairs, but
@@ -47,6 +47,49 @@ fn layer_norm_is_its_twin_and_the_twin_is_a_layer_norm() {
                 let twin = layer_norm::twin::layer_norm(x, &weight, &bias, 1e-6, bench.number());
                 assert_eq!(got, twin, "{:?}", bench.kernels.constants);
                 bench.close(&twin, &exact::layer_norm(x, &weight, &bias, 1e-6));
+            }
+        }
+    });
+}
+
+#[test]
+fn an_fp8_layer_norm_is_its_twin_and_adds_to_its_rows_afterwards() {
+    for_sizes(&[(144, 2, Number::E4m3), (1152, 16, Number::E4m3)], |bench| {
+        let hidden = bench.kernels.constants.hidden;
+        for (rows, stride, scale) in [(1, hidden, 1.0), (6, 2 * hidden, 0.125)] {
+            let x = &values(1, rows * stride, 3.0)[..(rows - 1) * stride + hidden];
+            // Some values are too large for the format, which keeps its largest for them.
+            let (weight, bias) = (values(2, hidden, 900.0), values(3, hidden, 1.0));
+            let add = values(4, hidden, 1.0);
+            for then_add in [false, true] {
+                let rows_on_card = bench.upload(Number::F32, x);
+                let add_on_card = bench.upload(Number::F32, &add);
+                let got = bench.run(rows * hidden, Number::E4m3, |bench, out| {
+                    LayerNormFp8 {
+                        x: rows_on_card.view(),
+                        stride,
+                        weight: bench.upload(Number::F32, &weight).view(),
+                        bias: bench.upload(Number::F32, &bias).view(),
+                        out,
+                        then_add: then_add.then(|| add_on_card.view()),
+                        rows,
+                        epsilon: 1e-6,
+                        scale,
+                    }
+                    .launch(&bench.kernels, &bench.stream)
+                });
+                let after = bench.download(&rows_on_card, Number::F32);
+                for (row, got) in got.chunks(hidden).enumerate() {
+                    let before = &x[row * stride..][..hidden];
+                    let normed = layer_norm::twin::layer_norm(before, &weight, &bias, 1e-6, Number::F32);
+                    let twin: Vec<f32> =
+                        normed.iter().map(|value| Number::E4m3.round(value * (1.0 / scale))).collect();
+                    assert_eq!(got, twin);
+                    assert!(twin.contains(&448.0) && twin.contains(&-448.0));
+                    let sum = |(x, add): (&f32, &f32)| if then_add { x + add } else { *x };
+                    let added: Vec<f32> = before.iter().zip(&add).map(sum).collect();
+                    assert_eq!(after[row * stride..][..hidden], added);
+                }
             }
         }
     });
@@ -233,9 +276,13 @@ struct Bench {
 }
 
 fn for_each_size(test: impl Fn(&Bench)) {
+    for_sizes(&SIZES, test);
+}
+
+fn for_sizes(sizes: &[(usize, usize, Number)], test: impl Fn(&Bench)) {
     let Some(emulator) = Emulator::lock() else { return };
     let before = emulator.in_use();
-    for (hidden, heads, number) in SIZES {
+    for &(hidden, heads, number) in sizes {
         let gpu = Gpu::open(&emulator.libraries(), 0).unwrap();
         let kernels = Kernels::new(&gpu, Constants { number, hidden, heads }).unwrap();
         let stream = Stream::new(&gpu).unwrap();
@@ -246,7 +293,7 @@ fn for_each_size(test: impl Fn(&Bench)) {
 
 impl Bench {
     fn number(&self) -> Number {
-        self.kernels.constants.number
+        self.kernels.constants.number.beside()
     }
 
     /// An input. It may be dropped after the launch: freeing waits for the card.
@@ -284,7 +331,7 @@ impl Bench {
     /// Within the rounding of the format, beside the size of the values.
     fn close(&self, got: &[f32], expected: &[f64]) {
         let tolerance = match self.number() {
-            Number::Bf16 => 1e-2,
+            Number::Bf16 | Number::E4m3 => 1e-2,
             Number::F16 => 2e-3,
             Number::F32 => 3e-6,
         };

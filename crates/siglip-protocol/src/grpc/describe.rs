@@ -89,7 +89,8 @@ impl From<&ModelConfig<'_>> for grpc::ModelConfig {
                 .collect(),
             instance_group: vec![grpc::ModelInstanceGroup {
                 name: group.name.clone(),
-                count: 1,
+                count: i32::try_from(group.count).unwrap_or(i32::MAX),
+                gpus: group.gpus.iter().map(|gpu| i32::try_from(*gpu).unwrap_or(i32::MAX)).collect(),
                 kind: Kind::from_str_name(group.kind).unwrap_or_default().into(),
                 ..grpc::ModelInstanceGroup::default()
             }],

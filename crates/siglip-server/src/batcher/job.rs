@@ -1,7 +1,7 @@
 //! A request in the queue.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -143,27 +143,55 @@ impl Ticket {
     }
 }
 
-/// A request in the queue, or in a batch.
-pub(super) struct Job {
-    /// Its level in the queue, 0 for the first that is served.
-    level: usize,
+/// A request that was taken in. Its rows may be spread over several batches, which may be computed at once.
+#[derive(Debug)]
+pub(super) struct Request {
     /// If its wait is limited.
     ticket: Option<Arc<Ticket>>,
     rows: Rows,
-    /// Rows that went into a batch, this one or an earlier one.
-    taken: usize,
-    /// Rows of the batch that is being computed.
-    in_batch: usize,
-    embeddings: Vec<f32>,
-    pub(super) counters: Arc<ModelCounters>,
+    counters: Arc<ModelCounters>,
     received: Instant,
     queued: Instant,
+    progress: Mutex<Progress>,
+}
+
+/// What has become of a request so far.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Whether rows of it went into a batch.
+    begun: bool,
     queue_time: Duration,
+    /// Of all its rows, once the first of them are there.
+    embeddings: Vec<f32>,
+    computed: usize,
     steps: StepTimes,
-    reply: Reply,
+    /// Until it is answered.
+    reply: Option<Reply>,
+}
+
+/// Why a request is not computed any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Abandoned {
+    /// It waited too long, and its caller was told so.
+    TimedOut,
+    /// Its caller went away.
+    Cancelled,
+    /// It was answered already, since others of its rows failed.
+    Answered,
+}
+
+/// Rows of a request: all that wait, or those in one batch.
+#[derive(Debug)]
+pub(super) struct Job {
+    request: Arc<Request>,
+    /// Its level in the queue, 0 for the first that is served.
+    level: usize,
+    first: usize,
+    count: usize,
 }
 
 impl Job {
+    /// All rows of a new request.
     pub(super) fn new(
         rows: Rows,
         level: usize,
@@ -172,20 +200,10 @@ impl Job {
         (received, queued): (Instant, Instant),
         reply: Reply,
     ) -> Self {
-        Job {
-            level,
-            ticket,
-            rows,
-            taken: 0,
-            in_batch: 0,
-            embeddings: Vec::new(),
-            counters,
-            received,
-            queued,
-            queue_time: Duration::ZERO,
-            steps: StepTimes::default(),
-            reply,
-        }
+        let count = rows.count;
+        let progress = Mutex::new(Progress { reply: Some(reply), ..Progress::default() });
+        let request = Arc::new(Request { ticket, rows, counters, received, queued, progress });
+        Job { request, level, first: 0, count }
     }
 
     pub(super) fn level(&self) -> usize {
@@ -193,104 +211,146 @@ impl Job {
     }
 
     pub(super) fn queued(&self) -> Instant {
-        self.queued
+        self.request.queued
     }
 
-    /// Rows that still wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.rows.count - self.taken
+    pub(super) fn counters(&self) -> &Arc<ModelCounters> {
+        &self.request.counters
+    }
+
+    /// How many rows these are.
+    pub(super) fn rows(&self) -> usize {
+        self.count
+    }
+
+    /// The first of them in its request.
+    pub(super) fn first(&self) -> usize {
+        self.first
     }
 
     /// Whether nobody waits for the answer any more.
     pub(super) fn is_abandoned(&self) -> bool {
-        self.reply.is_closed() || self.is_expired()
+        self.is_expired() || self.progress().reply.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
     /// Whether it waited too long for its first batch, and its caller was told so.
-    pub(super) fn is_expired(&self) -> bool {
-        self.ticket.as_ref().is_some_and(|ticket| ticket.is_expired())
-    }
-
-    pub(super) fn is_complete(&self) -> bool {
-        self.waiting() == 0
+    fn is_expired(&self) -> bool {
+        self.request.ticket.as_ref().is_some_and(|ticket| ticket.is_expired())
     }
 
     /// Its first token id: what tests know it by.
     #[cfg(test)]
     pub(super) fn id(&self) -> u32 {
-        match &self.rows.data {
+        match &self.request.rows.data {
             RowData::TokenIds(ids) => ids.first().copied().unwrap_or_default(),
             _ => 0,
         }
     }
 
-    pub(super) fn in_batch(&self) -> usize {
-        self.in_batch
+    /// Whether no rows of its request come after these.
+    #[cfg(test)]
+    pub(super) fn is_last(&self) -> bool {
+        self.first + self.count == self.request.rows.count
     }
 
-    /// The first of its rows that is in the batch.
-    pub(super) fn first_in_batch(&self) -> usize {
-        self.taken - self.in_batch
-    }
-
-    /// Takes up to `room` rows for the batch that starts `now`; false if its caller has given up.
-    pub(super) fn take(&mut self, room: usize, now: Instant) -> bool {
-        if self.taken == 0 {
-            if self.ticket.as_ref().is_some_and(|ticket| !ticket.take()) {
+    /// Takes down that rows of it go into the batch that starts `now`; false if its caller has given up.
+    pub(super) fn begin(&self, now: Instant) -> bool {
+        let mut progress = self.progress();
+        if !progress.begun {
+            if self.request.ticket.as_ref().is_some_and(|ticket| !ticket.take()) {
                 return false;
             }
-            self.queue_time = now.saturating_duration_since(self.queued);
-            self.counters.pending.fetch_sub(1, Ordering::Relaxed);
+            progress.begun = true;
+            progress.queue_time = now.saturating_duration_since(self.request.queued);
+            self.request.counters.pending.fetch_sub(1, Ordering::Relaxed);
         }
-        self.in_batch = self.waiting().min(room);
-        self.taken += self.in_batch;
         true
     }
 
-    /// Appends the rows taken for the batch to it.
+    /// Leaves up to `room` rows here and returns the others, if there are any.
+    pub(super) fn split(&mut self, room: usize) -> Option<Job> {
+        let rest = self.count.checked_sub(room).filter(|rest| *rest > 0)?;
+        self.count = room;
+        Some(Job {
+            request: Arc::clone(&self.request),
+            level: self.level,
+            first: self.first + room,
+            count: rest,
+        })
+    }
+
+    /// Appends the rows to a batch.
     pub(super) fn gather(&self, batch: &mut Gathered, row_len: usize) {
-        batch.append(&self.rows, self.first_in_batch(), self.in_batch, row_len);
+        batch.append(&self.request.rows, self.first, self.count, row_len);
     }
 
-    /// Keeps the embedding of the next row taken for the batch.
-    pub(super) fn scatter(&mut self, embedding: &[f32]) {
-        if self.embeddings.capacity() == 0 {
-            self.embeddings.reserve_exact(embedding.len() * self.rows.count);
+    /// Keeps the rows' embeddings.
+    pub(super) fn scatter<'a>(&self, embeddings: impl Iterator<Item = &'a [f32]>) {
+        let mut progress = self.progress();
+        for (row, embedding) in embeddings.take(self.count).enumerate() {
+            if progress.embeddings.is_empty() {
+                progress.embeddings.resize(embedding.len() * self.request.rows.count, 0.0);
+            }
+            let start = (self.first + row) * embedding.len();
+            if let Some(place) = progress.embeddings.get_mut(start..start + embedding.len()) {
+                place.copy_from_slice(embedding);
+            }
         }
-        self.embeddings.extend_from_slice(embedding);
     }
 
-    /// Adds the times of the batch. If that completes the request, it is to be counted as answered.
-    pub(super) fn add_times(&mut self, steps: StepTimes) -> Option<Answered> {
-        self.steps += steps;
-        self.is_complete().then(|| Answered {
-            rows: self.rows.count,
-            total: self.received.elapsed(),
-            queue: self.queue_time,
-            steps: self.steps,
+    /// Adds the times of the batch that computed the rows. If that completes the request, it is to be counted as
+    /// answered, and to be [answered](Job::answer).
+    pub(super) fn finish(&self, steps: StepTimes) -> Option<Answered> {
+        let mut progress = self.progress();
+        progress.steps += steps;
+        progress.computed += self.count;
+        (progress.computed == self.request.rows.count).then(|| Answered {
+            rows: self.request.rows.count,
+            total: self.request.received.elapsed(),
+            queue: progress.queue_time,
+            steps: progress.steps,
         })
     }
 
     /// Answers the request, which was completed by a batch of `batch_rows`.
     pub(super) fn answer(self, batch_rows: usize) {
-        let compute = self.steps.input + self.steps.infer + self.steps.output;
-        let answer = Answer { embeddings: self.embeddings, batch_rows, queue: self.queue_time, compute };
-        // Whoever went away meanwhile does not miss it.
-        let _ = self.reply.send(Ok(answer));
-    }
-
-    /// Answers the request with an error.
-    pub(super) fn fail(self, error: BatchError) {
-        self.counters.record_failure(Failure::Backend, self.received.elapsed());
-        let _ = self.reply.send(Err(error));
-    }
-
-    /// Counts the request as one that its caller gave up, or that waited too long.
-    pub(super) fn abandon(&self) {
-        if self.taken == 0 {
-            self.counters.pending.fetch_sub(1, Ordering::Relaxed);
+        let mut progress = self.progress();
+        let Progress { steps, queue_time, .. } = *progress;
+        let compute = steps.input + steps.infer + steps.output;
+        let embeddings = std::mem::take(&mut progress.embeddings);
+        if let Some(reply) = progress.reply.take() {
+            // Whoever went away meanwhile does not miss it.
+            let _ = reply.send(Ok(Answer { embeddings, batch_rows, queue: queue_time, compute }));
         }
-        let failure = if self.is_expired() { Failure::Rejected } else { Failure::Canceled };
-        self.counters.record_failure(failure, self.received.elapsed());
+    }
+
+    /// Answers the request with an error, unless it was answered already.
+    pub(super) fn fail(self, error: BatchError) {
+        if let Some(reply) = self.progress().reply.take() {
+            self.request.counters.record_failure(Failure::Backend, self.request.received.elapsed());
+            let _ = reply.send(Err(error));
+        }
+    }
+
+    /// Counts the request as one that its caller gave up, or that waited too long, unless it was answered already.
+    pub(super) fn abandon(&self) -> Abandoned {
+        let mut progress = self.progress();
+        if progress.reply.take().is_none() {
+            return Abandoned::Answered;
+        }
+        if !progress.begun {
+            self.request.counters.pending.fetch_sub(1, Ordering::Relaxed);
+        }
+        let (how, failure) = if self.is_expired() {
+            (Abandoned::TimedOut, Failure::Rejected)
+        } else {
+            (Abandoned::Cancelled, Failure::Canceled)
+        };
+        self.request.counters.record_failure(failure, self.request.received.elapsed());
+        how
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.request.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,36 +1,43 @@
 //! Dynamic batching: requests that arrive one by one are computed together.
 //!
-//! One plain thread per tower owns the engine and the queue; nothing of theirs is shared, so nothing is locked. A
-//! request is sent to that thread over a channel together with the sender of a one-shot channel for its answer. While
-//! the engine computes a batch, arrivals pile up in the channel, and they are the next batch: an idle engine never
-//! waits, unless the options say that it should, and a busy one finds ever larger batches.
+//! A tower has one engine, or several: one for each of its cards, and one for each batch that a card is to have at once.
+//! Each is owned by a plain thread, and all fetch their batches from one queue, which is locked while a batch is formed and
+//! never while one is computed. A request goes there together with the sender of a one-shot channel for its answer. While
+//! the engines compute, arrivals pile up, and they are the next batch: an idle device never waits, unless the options say
+//! that it should, and a busy one finds ever larger batches.
 //!
-//! - **Order.** First come, first served, on each level of priority. A request whose rows do not all fit into a batch is split over two.
+//! - **Order.** First come, first served, on each level of priority. A request whose rows do not all fit into a batch is
+//!   split, and its parts may be computed at once.
 //! - **Admission** is one rule for every door, counted in rows: a request that would make the queue longer than its
 //!   bound is refused at once. What was taken in is never dropped.
 //! - **Time.** A request whose wait is limited and over is answered at that moment, whatever the engine does.
 //! - **Cancellation.** Whoever stops waiting for an answer drops the receiver. Before every batch the queue is cleared
 //!   of such requests.
-//! - **Failure.** If a batch fails or panics, the request at fault fails alone: the others are computed without it.
+//! - **Failure.** If a batch fails or panics, the request at fault fails alone: the others are computed without it. If a
+//!   card is lost, its batch goes to another one, as long as there is one.
 
 mod canary;
+mod intake;
 mod job;
 mod queue;
 mod repeats;
+mod standing;
 mod worker;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use siglip::engine::{Engine, EngineError, EngineInfo};
 use siglip_protocol::Code;
 use tokio::sync::oneshot;
 
+use intake::Intake;
 pub(crate) use job::Rows;
 use job::{Job, Reply, Ticket};
 pub use queue::QueuePolicy;
+pub(crate) use standing::DeviceState;
+use standing::Fleet;
 use worker::Worker;
 
 use crate::histogram::{self, Histogram};
@@ -111,10 +118,10 @@ pub(crate) struct Gauges {
     /// Rows that were not computed because the same ones were, in the same batch.
     pub(crate) repeated_rows: AtomicU64,
     pub(crate) computed_rows: AtomicU64,
+    /// Over all devices, the time during which a device had a batch.
     pub(crate) busy_us: AtomicU64,
     pub(crate) panics: AtomicU64,
-    /// What is wrong with the engine.
-    fault: Mutex<Option<String>>,
+    pub(crate) fleet: Fleet,
     /// When the last batch ended, in milliseconds since `started`.
     last_batch_ms: AtomicU64,
     started: Instant,
@@ -137,13 +144,14 @@ impl Gauges {
         self.queued_rows.fetch_sub(rows, Ordering::Relaxed);
     }
 
-    fn set_fault(&self, fault: Option<String>) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    /// Takes rows into account again that were in a batch already, whatever the bound.
+    fn put_back(&self, rows: usize) {
+        self.queued_rows.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// What is wrong with the engine, if anything is.
+    /// What is wrong, if no engine is sound.
     pub(crate) fn fault(&self) -> Option<String> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.fleet.fault()
     }
 
     /// Takes down that a batch has ended.
@@ -167,10 +175,10 @@ impl Gauges {
     }
 }
 
-/// The way to a tower's engine. When the last one is dropped, the thread finishes its queue and ends.
+/// The way to a tower's engines. When it is dropped, their threads finish the queue and end.
 #[derive(Debug)]
 pub(crate) struct Batcher {
-    jobs: mpsc::Sender<Job>,
+    intake: Arc<Intake>,
     info: EngineInfo,
     gauges: Arc<Gauges>,
     policy: QueuePolicy,
@@ -178,9 +186,13 @@ pub(crate) struct Batcher {
 }
 
 impl Batcher {
-    /// Starts the thread that owns `engine`.
-    pub(crate) fn start(engine: Box<dyn Engine>, options: BatcherOptions) -> std::io::Result<Batcher> {
-        let info = engine.info().clone();
+    /// Starts a thread for each of `engines`, of which there is one at least; all compute the same, to the bit where they
+    /// are of one kind.
+    pub(crate) fn start(engines: Vec<Box<dyn Engine>>, options: BatcherOptions) -> std::io::Result<Batcher> {
+        let infos: Vec<EngineInfo> = engines.iter().map(|engine| engine.info().clone()).collect();
+        let Some(info) = infos.first().cloned() else {
+            return Err(std::io::Error::other("there is no engine to start a thread for"));
+        };
         let gauges = Arc::new(Gauges {
             queued_rows: AtomicUsize::new(0),
             max_queue_size: options.max_queue_size,
@@ -192,14 +204,21 @@ impl Batcher {
             computed_rows: AtomicU64::new(0),
             busy_us: AtomicU64::new(0),
             panics: AtomicU64::new(0),
-            fault: Mutex::default(),
+            fleet: Fleet::new(infos.iter().map(|info| info.device.clone()).collect()),
             last_batch_ms: AtomicU64::new(0),
             started: Instant::now(),
         });
-        let (jobs, arrivals) = mpsc::channel();
-        let worker = Worker::new(engine, arrivals, gauges.clone(), &options);
-        std::thread::Builder::new().name(format!("siglip-{}", info.tower)).spawn(|| worker.run())?;
-        Ok(Batcher { jobs, info, gauges, policy: options.policy, peak_flops: options.peak_flops })
+        let devices = device_numbers(&infos);
+        let largest = infos.iter().map(|info| info.max_batch_size).min().unwrap_or(1);
+        let intake = Arc::new(Intake::new(gauges.clone(), &options, largest, &devices));
+        let batcher =
+            Batcher { intake, info, gauges, policy: options.policy, peak_flops: options.peak_flops };
+        for (engine, seat) in engines.into_iter().zip(batcher.intake.seats(&devices)) {
+            let name = format!("siglip-{}-{}", batcher.info.tower, seat.engine);
+            let worker = Worker::new(engine, seat, batcher.gauges.clone(), &options);
+            std::thread::Builder::new().name(name).spawn(|| worker.run())?;
+        }
+        Ok(batcher)
     }
 
     pub(crate) fn info(&self) -> &EngineInfo {
@@ -248,8 +267,7 @@ impl Batcher {
         let limit = self.policy.timeout(timeout).map(|timeout| (timeout, Arc::new(Ticket::default())));
         let ticket = limit.as_ref().map(|(_, ticket)| ticket.clone());
         let level = self.policy.level(priority);
-        // Without its thread, which ends only after all batchers are gone, the answer fails right below.
-        let _ = self.jobs.send(Job::new(rows, level, ticket, counters, (received, queued), reply));
+        self.intake.push(Job::new(rows, level, ticket, counters, (received, queued), reply));
         if let Some((timeout, ticket)) = limit {
             match tokio::time::timeout(timeout, &mut answer).await {
                 Ok(answer) => return answer.unwrap_or(Err(BatchError::Stopped)),
@@ -260,4 +278,24 @@ impl Batcher {
         }
         answer.await.unwrap_or(Err(BatchError::Stopped))
     }
+}
+
+impl Drop for Batcher {
+    fn drop(&mut self) {
+        self.intake.close();
+    }
+}
+
+/// A number for each engine's device, the same for those on the same one.
+fn device_numbers(infos: &[EngineInfo]) -> Vec<usize> {
+    let mut known: Vec<&str> = Vec::new();
+    let mut numbers = Vec::with_capacity(infos.len());
+    for info in infos {
+        let number = known.iter().position(|device| *device == info.device).unwrap_or_else(|| {
+            known.push(&info.device);
+            known.len() - 1
+        });
+        numbers.push(number);
+    }
+    numbers
 }

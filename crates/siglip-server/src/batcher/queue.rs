@@ -39,8 +39,10 @@ impl QueuePolicy {
 }
 
 /// The requests that wait, first come, first served on each level.
+#[derive(Debug)]
 pub(super) struct Queue {
     levels: Vec<VecDeque<Job>>,
+    rows: usize,
 }
 
 /// What came out of the queue.
@@ -53,7 +55,7 @@ pub(super) struct Formed {
 impl Queue {
     pub(super) fn new(policy: &QueuePolicy) -> Self {
         let levels = policy.priority_levels.max(1) as usize;
-        Queue { levels: std::iter::repeat_with(VecDeque::new).take(levels).collect() }
+        Queue { levels: std::iter::repeat_with(VecDeque::new).take(levels).collect(), rows: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -62,7 +64,7 @@ impl Queue {
 
     /// Rows that wait.
     pub(super) fn rows(&self) -> usize {
-        self.levels.iter().flatten().map(Job::waiting).sum()
+        self.rows
     }
 
     /// Since when the request has waited that has waited longest.
@@ -71,20 +73,24 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, job: Job) {
-        if let Some(level) = self.level(&job) {
-            level.push_back(job);
-        }
+        self.rows += job.rows();
+        self.level(&job).push_back(job);
     }
 
-    /// Puts a request back that goes on with the next batch.
+    /// Puts a request back that is to be in the next batch.
     pub(super) fn push_front(&mut self, job: Job) {
-        if let Some(level) = self.level(&job) {
-            level.push_front(job);
-        }
+        self.rows += job.rows();
+        self.level(&job).push_front(job);
     }
 
-    /// Takes a batch of up to `room` rows that starts `now`. Of the last request only a part may be taken; it is to be
-    /// [put back](Queue::push_front).
+    /// Drops all requests.
+    pub(super) fn clear(&mut self) {
+        self.rows = 0;
+        self.levels.iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// Takes a batch of up to `room` rows that starts `now`. Of the last request only a part may be taken; the rest of it
+    /// goes on with the next batch.
     pub(super) fn form(&mut self, mut room: usize, now: Instant) -> Formed {
         let mut formed = Formed { batch: Vec::new(), abandoned: Vec::new() };
         for level in &mut self.levels {
@@ -97,21 +103,25 @@ impl Queue {
             while room > 0
                 && let Some(mut job) = level.pop_front()
             {
-                if job.take(room, now) {
-                    room -= job.in_batch();
+                if job.begin(now) {
+                    if let Some(rest) = job.split(room) {
+                        level.push_front(rest);
+                    }
+                    room -= job.rows();
                     formed.batch.push(job);
                 } else {
                     formed.abandoned.push(job);
                 }
             }
         }
+        self.rows -= formed.batch.iter().chain(&formed.abandoned).map(Job::rows).sum::<usize>();
         formed
     }
 
-    fn level(&mut self, job: &Job) -> Option<&mut VecDeque<Job>> {
-        // A policy's levels are as many as the queue's, so the last stands for none that exists.
-        let last = self.levels.len().saturating_sub(1);
-        self.levels.get_mut(job.level().min(last))
+    fn level(&mut self, job: &Job) -> &mut VecDeque<Job> {
+        // A policy's levels are as many as the queue's, of which there is one at least.
+        let last = self.levels.len() - 1;
+        &mut self.levels[job.level().min(last)]
     }
 }
 
@@ -171,17 +181,17 @@ mod tests {
         /// Computes one batch; gives the ids of the requests in it with their rows, and those that were completed.
         fn run(&mut self) -> (Vec<(u32, usize)>, Vec<u32>) {
             let Formed { batch, abandoned } = self.queue.form(MAX_BATCH, self.clock());
-            abandoned.iter().for_each(Job::abandon);
-            let rows: usize = batch.iter().map(Job::in_batch).sum();
+            for job in &abandoned {
+                job.abandon();
+            }
+            let rows: usize = batch.iter().map(Job::rows).sum();
             assert!(rows <= MAX_BATCH);
             self.now += BATCH + ROW * rows as u32;
             let (mut members, mut done) = (Vec::new(), Vec::new());
             for job in batch {
-                members.push((job.id(), job.in_batch()));
-                if job.is_complete() {
+                members.push((job.id(), job.rows()));
+                if job.is_last() {
                     done.push(job.id());
-                } else {
-                    self.queue.push_front(job);
                 }
             }
             (members, done)

@@ -1,30 +1,26 @@
-//! The thread that owns an engine and its queue.
+//! The thread that owns an engine.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use siglip::engine::{Engine, EngineError};
 
 use super::canary::Canary;
+use super::intake::{Next, Seat};
 use super::job::{Gathered, Job};
-use super::queue::{Formed, Queue};
 use super::repeats::Places;
 use super::{BatchError, BatcherOptions, Gauges};
 use crate::statistics::{Answered, StepTimes};
 
 pub(super) struct Worker {
     engine: Box<dyn Engine>,
-    arrivals: Receiver<Job>,
+    seat: Seat,
     gauges: Arc<Gauges>,
-    max_queue_delay: Duration,
-    max_batch_size: usize,
     row_len: usize,
     embedding_size: usize,
-    queue: Queue,
     canary: Canary,
     gathered: Gathered,
     places: Places,
@@ -34,110 +30,78 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         engine: Box<dyn Engine>,
-        arrivals: Receiver<Job>,
+        seat: Seat,
         gauges: Arc<Gauges>,
         options: &BatcherOptions,
     ) -> Self {
         let info = engine.info();
         Worker {
-            max_batch_size: info.max_batch_size,
             row_len: info.input_len,
             embedding_size: info.embedding_size,
             gathered: Gathered::new(info),
             output: vec![0.0; info.max_batch_size * info.embedding_size],
             places: Places::default(),
             canary: Canary::new(info, options.canary_interval),
-            queue: Queue::new(&options.policy),
             engine,
-            arrivals,
+            seat,
             gauges,
-            max_queue_delay: options.max_queue_delay,
         }
     }
 
-    /// Computes batches until nobody can send any more requests and none is left.
+    /// Computes batches until nobody can send any more requests and none is left, or until the engine is lost and
+    /// another one goes on.
     pub(super) fn run(mut self) {
-        while self.wait() {
-            let batch = self.form();
-            self.compute(batch);
-        }
-    }
-
-    /// Waits for a request, and for more if the options say so; false at the end.
-    fn wait(&mut self) -> bool {
-        while self.queue.is_empty() {
-            let arrival = match self.canary.wait() {
-                Some(time) => self.arrivals.recv_timeout(time),
-                None => self.arrivals.recv().map_err(RecvTimeoutError::from),
-            };
-            match arrival {
-                Ok(job) => self.queue.push(job),
-                Err(RecvTimeoutError::Timeout) => self.ask_canary(),
-                Err(RecvTimeoutError::Disconnected) => return false,
+        loop {
+            match self.seat.next(self.canary.wait()) {
+                Next::Batch(batch) => self.compute(batch),
+                Next::Idle => self.ask_canary(),
+                Next::End => return,
             }
         }
-        self.arrivals.try_iter().for_each(|job| self.queue.push(job));
-        if self.max_queue_delay > Duration::ZERO {
-            self.wait_for_company();
-        }
-        true
     }
 
     fn ask_canary(&mut self) {
+        if self.gauges.fleet.lost(self.seat.engine).is_some() {
+            return;
+        }
         let answer = self.canary.ask(self.engine.as_mut()).err();
         if let Some(fault) = &answer {
-            tracing::error!("not ready any more: {fault}");
+            tracing::error!(device = self.engine.info().device, "not ready any more: {fault}");
         }
-        self.gauges.set_fault(answer);
-    }
-
-    /// Waits until a batch is full or the first request has waited long enough.
-    fn wait_for_company(&mut self) {
-        let Some(oldest) = self.queue.oldest() else { return };
-        let deadline = oldest + self.max_queue_delay;
-        let mut waiting = self.queue.rows();
-        while waiting < self.max_batch_size {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.arrivals.recv_timeout(left) {
-                Ok(job) => {
-                    waiting += job.waiting();
-                    self.queue.push(job);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    /// Takes the next batch from the queue, which is cleared of requests that nobody waits for.
-    fn form(&mut self) -> Vec<Job> {
-        let Formed { batch, abandoned } = self.queue.form(self.max_batch_size, Instant::now());
-        for job in abandoned {
-            self.gauges.release(job.waiting());
-            let count = if job.is_expired() { &self.gauges.timed_out } else { &self.gauges.cancelled };
-            count.fetch_add(1, Ordering::Relaxed);
-            job.abandon();
-        }
-        self.gauges.release(batch.iter().map(Job::in_batch).sum());
-        batch
+        self.gauges.fleet.set_fault(self.seat.engine, answer);
     }
 
     /// Computes a batch. If it fails, the request at fault, or else each, is computed apart from the others.
     fn compute(&mut self, batch: Vec<Job>) {
+        if let Some(reason) = self.gauges.fleet.lost(self.seat.engine) {
+            self.end_flight();
+            return self.give_up(vec![batch], &reason);
+        }
         let mut groups = vec![batch];
+        let mut again = false;
         while let Some(mut group) = groups.pop() {
             if group.is_empty() {
                 continue;
             }
+            if std::mem::replace(&mut again, true) {
+                self.seat.again();
+            }
             let (result, steps) = self.run_engine(&group);
+            self.end_flight();
             match result {
                 Ok(()) => self.settle(group, steps),
+                Err(Failed::Engine(EngineError::Lost(reason))) => {
+                    self.gauges.fleet.lose(self.seat.engine, &reason);
+                    groups.push(group);
+                    return self.give_up(groups, &reason);
+                }
                 Err(error) => {
                     record(&group, steps, &[]);
                     if let Some((index, row)) = self.row_at_fault(&group, &error) {
-                        self.fail(group.remove(index), error_for(&error, row));
+                        group.remove(index).fail(error_for(&error, row));
                         groups.push(group);
                     } else if group.len() == 1 {
-                        group.into_iter().for_each(|job| self.fail(job, error_for(&error, 0)));
+                        group.into_iter().for_each(|job| job.fail(error_for(&error, 0)));
                     } else {
                         // The last first, so that they are computed in order.
                         groups.extend(group.into_iter().rev().map(|job| vec![job]));
@@ -145,6 +109,21 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Leaves groups, of which the last is to be computed first, to another engine, or answers them where there is none.
+    fn give_up(&self, groups: Vec<Vec<Job>>, reason: &str) {
+        let jobs = groups.into_iter().rev().flatten();
+        if !self.gauges.fleet.is_wanted(self.seat.engine) {
+            return self.seat.put_back(jobs.collect());
+        }
+        jobs.for_each(|job| job.fail(BatchError::Engine(EngineError::Lost(reason.to_owned()))));
+    }
+
+    /// Lets the next batch begin, and counts the time of this one.
+    fn end_flight(&self) {
+        let busy = u64::try_from(self.seat.computed().as_micros()).unwrap_or(u64::MAX);
+        self.gauges.busy_us.fetch_add(busy, Ordering::Relaxed);
     }
 
     /// The request whose row the error names, and which of its rows that is.
@@ -155,24 +134,18 @@ impl Worker {
         let row = self.places.first_row(*row);
         let mut start = 0;
         for (index, job) in group.iter().enumerate() {
-            if (start..start + job.in_batch()).contains(&row) {
-                return Some((index, job.first_in_batch() + row - start));
+            if (start..start + job.rows()).contains(&row) {
+                return Some((index, job.first() + row - start));
             }
-            start += job.in_batch();
+            start += job.rows();
         }
         None
-    }
-
-    /// Answers a request with an error. Rows of it that still wait are not computed.
-    fn fail(&self, job: Job, error: BatchError) {
-        self.gauges.release(job.waiting());
-        job.fail(error);
     }
 
     /// Gathers the rows of a group and calls the engine; the embeddings are then in `self.output`.
     fn run_engine(&mut self, group: &[Job]) -> (Result<(), Failed>, StepTimes) {
         let start = Instant::now();
-        let rows: usize = group.iter().map(Job::in_batch).sum();
+        let rows: usize = group.iter().map(Job::rows).sum();
         self.gathered.clear();
         for job in group {
             job.gather(&mut self.gathered, self.row_len);
@@ -191,8 +164,6 @@ impl Worker {
         self.gauges.progress();
         self.gauges.computed_rows.fetch_add(computed as u64, Ordering::Relaxed);
         self.gauges.repeated_rows.fetch_add((rows - computed) as u64, Ordering::Relaxed);
-        let busy = u64::try_from(steps.infer.as_micros()).unwrap_or(u64::MAX);
-        self.gauges.busy_us.fetch_add(busy, Ordering::Relaxed);
         let result = match result {
             Ok(result) => result.map_err(Failed::Engine),
             Err(panic) => {
@@ -201,32 +172,30 @@ impl Worker {
             }
         };
         if let Err(error) = &result {
-            tracing::error!(%error, rows, "a batch failed");
+            tracing::error!(%error, rows, device = self.engine.info().device, "a batch failed");
         }
         (result, steps)
     }
 
     /// Hands out the embeddings of a group and answers the requests that are complete.
-    fn settle(&mut self, mut group: Vec<Job>, mut steps: StepTimes) {
+    fn settle(&self, group: Vec<Job>, mut steps: StepTimes) {
         let start = Instant::now();
         let mut rows = 0;
-        for job in &mut group {
-            for row in rows..rows + job.in_batch() {
+        for job in &group {
+            let embedding = |row| {
                 let start = self.places.of(row) * self.embedding_size;
-                job.scatter(self.output.get(start..start + self.embedding_size).unwrap_or_default());
-            }
-            rows += job.in_batch();
+                self.output.get(start..start + self.embedding_size).unwrap_or_default()
+            };
+            job.scatter((rows..rows + job.rows()).map(embedding));
+            rows += job.rows();
         }
         steps.output = start.elapsed();
         // Counted before they are answered: whoever has an answer finds it in the statistics.
-        let answered: Vec<_> = group.iter_mut().map(|job| job.add_times(steps)).collect();
+        let answered: Vec<_> = group.iter().map(|job| job.finish(steps)).collect();
         record(&group, steps, &answered);
-        for job in group {
-            if job.is_complete() {
+        for (job, answered) in group.into_iter().zip(answered) {
+            if answered.is_some() {
                 job.answer(rows);
-            } else {
-                // At most the last of a batch was split; it goes on with the next one.
-                self.queue.push_front(job);
             }
         }
     }
@@ -258,14 +227,14 @@ fn error_for(failed: &Failed, row: usize) -> BatchError {
 /// Counts a batch for every model that has rows in it.
 fn record(group: &[Job], steps: StepTimes, answered: &[Option<Answered>]) {
     for (index, job) in group.iter().enumerate() {
-        let same = |other: &&Job| Arc::ptr_eq(&other.counters, &job.counters);
+        let same = |other: &&Job| Arc::ptr_eq(other.counters(), job.counters());
         if group.iter().take(index).any(|other| same(&other)) {
             continue;
         }
-        let rows = group.iter().filter(same).map(Job::in_batch).sum();
+        let rows = group.iter().filter(same).map(Job::rows).sum();
         let theirs = group.iter().zip(answered).filter(|(other, _)| same(other));
         let theirs: Vec<Answered> = theirs.filter_map(|(_, answered)| *answered).collect();
-        job.counters.record_batch(rows, steps, &theirs);
+        job.counters().record_batch(rows, steps, &theirs);
     }
 }
 

@@ -97,14 +97,14 @@ pub(crate) fn recorded_model() -> ServedModel {
     ServedModel {
         name: "fake/model".to_owned(),
         text: Some(ServedText {
-            engine: echo_engine(),
-            rebuild: Some(Arc::new(|| Ok(echo_engine()))),
+            engines: vec![echo_engine()],
+            rebuild: Some(Arc::new(|| Ok(vec![echo_engine()]))),
             peak_flops: 0.0,
             tokenizer: Some(Arc::new(LengthTokenizer)),
         }),
         vision: Some(ServedVision {
-            engine: mean_engine(),
-            rebuild: Some(Arc::new(|| Ok(mean_engine()))),
+            engines: vec![mean_engine()],
+            rebuild: Some(Arc::new(|| Ok(vec![mean_engine()]))),
             peak_flops: 0.0,
             dims: [3, 384, 384],
             processor: None,
@@ -124,7 +124,7 @@ pub(crate) fn recorded_embed_text() -> ServedModel {
     };
     let engine = RowEngine { info: info(Tower::Text, 32, CONTEXT, 4), embed: length };
     let tokenizer: Option<Arc<dyn Tokenize>> = Some(Arc::new(LengthTokenizer));
-    let text = ServedText { engine: Box::new(engine), rebuild: None, peak_flops: 0.0, tokenizer };
+    let text = ServedText { engines: vec![Box::new(engine)], rebuild: None, peak_flops: 0.0, tokenizer };
     ServedModel { name: "fake/embed".to_owned(), text: Some(text), vision: None, similarity: None }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 
 use siglip::engine::{Engine, EngineError, EngineInfo, Input, Tower};
-use siglip_server::{ServedModel, ServedText};
+use siglip_server::{ServedModel, ServedText, Tokenize};
 
 use super::engines::{CONTEXT, LengthTokenizer, echo, info};
 
@@ -23,6 +23,12 @@ struct State {
     allowed: Option<usize>,
     /// The first ids of the rows of every batch that was begun.
     batches: Vec<Vec<u32>>,
+    /// Where each was begun.
+    devices: Vec<String>,
+    /// Devices that are gone.
+    lost: Vec<String>,
+    /// Devices whose answers are wrong.
+    wrong: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -48,6 +54,21 @@ impl Gate {
         self.0.0.lock().unwrap().batches.clone()
     }
 
+    /// Where each batch was begun.
+    pub(crate) fn devices(&self) -> Vec<String> {
+        self.0.0.lock().unwrap().devices.clone()
+    }
+
+    /// From now on a device cannot be used any more.
+    pub(crate) fn lose(&self, device: &str) {
+        self.0.0.lock().unwrap().lost.push(device.to_owned());
+    }
+
+    /// From now on these devices, and no others, answer wrongly.
+    pub(crate) fn set_wrong(&self, devices: &[&str]) {
+        self.0.0.lock().unwrap().wrong = devices.iter().map(|&device| device.to_owned()).collect();
+    }
+
     /// Waits until the engine has begun so many batches.
     pub(crate) fn wait_for_batches(&self, count: usize) {
         let state = self.0.0.lock().unwrap();
@@ -57,9 +78,10 @@ impl Gate {
         assert!(!result.timed_out(), "the engine did not begin {count} batches");
     }
 
-    fn pass(&self, batch: Vec<u32>) {
+    fn pass(&self, device: &str, batch: Vec<u32>) {
         let mut state = self.0.0.lock().unwrap();
         state.batches.push(batch);
+        state.devices.push(device.to_owned());
         self.0.1.notify_all();
         let mut state = self.0.1.wait_while(state, |state| state.allowed == Some(0)).unwrap();
         state.allowed = state.allowed.map(|allowed| allowed - 1);
@@ -67,11 +89,20 @@ impl Gate {
 
     /// A model whose text tower is behind the gate.
     pub(crate) fn model(&self, max_batch_size: usize) -> ServedModel {
+        self.model_on(&["cpu"], max_batch_size)
+    }
+
+    /// The same with an engine on each of some devices.
+    pub(crate) fn model_on(&self, devices: &[&str], max_batch_size: usize) -> ServedModel {
         let mut info = info(Tower::Text, max_batch_size, CONTEXT, COLUMNS);
         info.vocab_size = 32_000;
-        let engine = Box::new(GatedEngine { info, gate: self.clone() });
-        let text =
-            ServedText { engine, rebuild: None, peak_flops: 0.0, tokenizer: Some(Arc::new(LengthTokenizer)) };
+        let engine = |device: &&str| {
+            let info = EngineInfo { device: (*device).to_owned(), ..info.clone() };
+            Box::new(GatedEngine { info, gate: self.clone() }) as Box<dyn Engine>
+        };
+        let engines = devices.iter().map(engine).collect();
+        let tokenizer: Option<Arc<dyn Tokenize>> = Some(Arc::new(LengthTokenizer));
+        let text = ServedText { engines, rebuild: None, peak_flops: 0.0, tokenizer };
         ServedModel { name: "gated/model".to_owned(), text: Some(text), vision: None, similarity: None }
     }
 }
@@ -90,7 +121,11 @@ impl Engine for GatedEngine {
         let Input::TokenIds(ids) = input else { unreachable!() };
         let rows: Vec<&[u32]> = ids.chunks_exact(CONTEXT).collect();
         assert!(rows.len() <= self.info.max_batch_size && output.len() == rows.len() * COLUMNS);
-        self.gate.pass(rows.iter().map(|row| row[0]).collect());
+        self.gate.pass(&self.info.device, rows.iter().map(|row| row[0]).collect());
+        let is_in = |devices: &[String]| devices.contains(&self.info.device);
+        if is_in(&self.gate.0.0.lock().unwrap().lost) {
+            return Err(EngineError::Lost("it fell off the bus".to_owned()));
+        }
         let find = |id: i64| rows.iter().position(|row| i64::from(row[0]) == id);
         if find(PANICS).is_some() {
             // Without the hook that would print it.
@@ -104,6 +139,9 @@ impl Engine for GatedEngine {
         }
         for (row, output) in rows.iter().zip(output.chunks_exact_mut(COLUMNS)) {
             echo(row, output);
+            if is_in(&self.gate.0.0.lock().unwrap().wrong) {
+                output[0] += 1.0;
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 pub(crate) mod client;
 pub(crate) mod engines;
 pub(crate) mod gated;
+pub(crate) mod queued;
 
 use std::net::SocketAddr;
 use std::time::Duration;

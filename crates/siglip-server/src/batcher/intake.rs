@@ -1,0 +1,249 @@
+//! Where requests wait and the threads of the engines fetch them.
+//!
+//! Whoever has nothing to do forms the next batch, under a lock that is held for that only. Engines on one device take
+//! turns on it, so beside a batch that is computed there only a full one is begun: a smaller one would merely be queued
+//! behind it, and can still grow where it is. Under load the next full batch is so on the device before the one before it
+//! ends, and its results are handed out while the device computes on.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::job::{Abandoned, Job};
+use super::queue::{Formed, Queue};
+use super::{BatcherOptions, Gauges};
+
+/// The queue that all engines of a tower share.
+#[derive(Debug)]
+pub(super) struct Intake {
+    state: Mutex<State>,
+    /// Something arrived, a device has room, or it is over.
+    changed: Condvar,
+    max_queue_delay: Duration,
+    max_batch_size: usize,
+    gauges: Arc<Gauges>,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    /// Whether more may come.
+    open: bool,
+    /// Threads that fetch batches.
+    seats: usize,
+    devices: Vec<Device>,
+}
+
+/// What goes on on a device.
+#[derive(Clone, Debug)]
+struct Device {
+    /// Batches that its engines have.
+    in_flight: usize,
+    /// Up to when its time is accounted for.
+    since: Instant,
+}
+
+/// What an engine's thread is to do next.
+pub(super) enum Next {
+    Batch(Vec<Job>),
+    /// Nothing came for a while.
+    Idle,
+    /// Nothing will come any more, or the engine is not needed.
+    End,
+}
+
+/// An engine's place at the intake, given back when its thread ends, however it does.
+#[derive(Debug)]
+pub(super) struct Seat {
+    intake: Arc<Intake>,
+    /// The engine's number.
+    pub(super) engine: usize,
+    device: usize,
+}
+
+impl Intake {
+    /// An intake for engines of which each has the device of that number.
+    pub(super) fn new(
+        gauges: Arc<Gauges>,
+        options: &BatcherOptions,
+        max_batch_size: usize,
+        devices: &[usize],
+    ) -> Self {
+        let idle = Device { in_flight: 0, since: Instant::now() };
+        let state = State {
+            queue: Queue::new(&options.policy),
+            open: true,
+            seats: devices.len(),
+            devices: vec![idle; devices.iter().max().map_or(0, |last| last + 1)],
+        };
+        Intake {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            max_queue_delay: options.max_queue_delay,
+            max_batch_size,
+            gauges,
+        }
+    }
+
+    /// The places of its engines, in their order.
+    pub(super) fn seats(self: &Arc<Self>, devices: &[usize]) -> Vec<Seat> {
+        let seat = |(engine, &device)| Seat { intake: Arc::clone(self), engine, device };
+        devices.iter().enumerate().map(seat).collect()
+    }
+
+    /// Takes a request in. If nobody is there to compute it, it is dropped, and its caller sees that.
+    pub(super) fn push(&self, job: Job) {
+        let mut state = self.lock();
+        if state.seats > 0 {
+            state.queue.push(job);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Nothing more will come: what is here is finished.
+    pub(super) fn close(&self) {
+        self.lock().open = false;
+        self.changed.notify_all();
+    }
+
+    /// Whether an engine of a device may begin a batch: now, or from some moment on.
+    fn when(&self, state: &State, device: usize) -> Option<Instant> {
+        let busy = state.devices.get(device).is_some_and(|device| device.in_flight > 0);
+        let oldest = state.queue.oldest()?;
+        if !state.open && !busy || state.queue.rows() >= self.max_batch_size {
+            return Some(oldest);
+        }
+        (!busy).then(|| oldest + self.max_queue_delay)
+    }
+
+    /// Takes the next batch from the queue, which is cleared of requests that nobody waits for.
+    fn form(&self, state: &mut State) -> Vec<Job> {
+        let Formed { batch, abandoned } = state.queue.form(self.max_batch_size, Instant::now());
+        for job in &abandoned {
+            self.gauges.release(job.rows());
+            self.gauges.count_abandoned(job.abandon());
+        }
+        self.gauges.release(batch.iter().map(Job::rows).sum());
+        batch
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gauges {
+    fn count_abandoned(&self, how: Abandoned) {
+        let count = match how {
+            Abandoned::TimedOut => &self.timed_out,
+            Abandoned::Cancelled => &self.cancelled,
+            Abandoned::Answered => return,
+        };
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Seat {
+    /// Waits for a batch, or until nothing came for `patience`.
+    ///
+    /// The batch counts as being computed until [`Seat::computed`].
+    pub(super) fn next(&self, patience: Option<Duration>) -> Next {
+        let Intake { gauges, changed, .. } = &*self.intake;
+        let mut idle_from = Instant::now();
+        let mut state = self.intake.lock();
+        loop {
+            let wanted = gauges.fleet.is_wanted(self.engine);
+            if !wanted && gauges.fleet.lost(self.engine).is_some() {
+                return Next::End;
+            }
+            let now = Instant::now();
+            let begin = wanted.then(|| self.intake.when(&state, self.device)).flatten();
+            if begin.is_some_and(|begin| begin <= now) {
+                let batch = self.intake.form(&mut state);
+                if batch.is_empty() {
+                    continue;
+                }
+                state.begin(self.device, now);
+                // What is left may make another batch for another engine.
+                changed.notify_all();
+                return Next::Batch(batch);
+            }
+            if !state.open && state.queue.is_empty() {
+                return Next::End;
+            }
+            if let Some(patience) = patience
+                && now.saturating_duration_since(idle_from) >= patience
+            {
+                if state.queue.is_empty() || !wanted {
+                    return Next::Idle;
+                }
+                idle_from = now;
+            }
+            let wake = begin.into_iter().chain(patience.map(|patience| idle_from + patience)).min();
+            state = match wake {
+                Some(wake) => {
+                    let left = wake.saturating_duration_since(now);
+                    changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Takes down that a part of a batch is computed once more.
+    pub(super) fn again(&self) {
+        self.intake.lock().begin(self.device, Instant::now());
+    }
+
+    /// Takes down that the device is done with a batch, so that the next one may begin. Returns the time since it began,
+    /// less what was counted for batches beside it.
+    pub(super) fn computed(&self) -> Duration {
+        let mut state = self.intake.lock();
+        let busy = state.devices.get_mut(self.device).map(Device::end).unwrap_or_default();
+        self.intake.changed.notify_all();
+        busy
+    }
+
+    /// Puts a batch back that this engine cannot compute, for another one.
+    pub(super) fn put_back(&self, batch: Vec<Job>) {
+        let mut state = self.intake.lock();
+        for job in batch.into_iter().rev() {
+            self.intake.gauges.put_back(job.rows());
+            state.queue.push_front(job);
+        }
+        self.intake.changed.notify_all();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.intake.lock();
+        state.seats -= 1;
+        if state.seats == 0 {
+            // Only after a bug is anything left; whoever waits for it is told so by its being dropped.
+            let rows = state.queue.rows();
+            state.queue.clear();
+            self.intake.gauges.release(rows);
+        }
+    }
+}
+
+impl State {
+    fn begin(&mut self, device: usize, now: Instant) {
+        if let Some(device) = self.devices.get_mut(device) {
+            if device.in_flight == 0 {
+                device.since = now;
+            }
+            device.in_flight += 1;
+        }
+    }
+}
+
+impl Device {
+    fn end(&mut self) -> Duration {
+        let now = Instant::now();
+        let busy = now.saturating_duration_since(self.since);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.since = now;
+        busy
+    }
+}
