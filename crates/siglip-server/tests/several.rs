@@ -214,7 +214,10 @@ fn what_was_taken_in_is_finished_by_all() {
     let gate = Gate::closed();
     let mut server = TestServer::start(vec![gate.model_on(&TWO_CARDS, 2)], options());
     let mut clients: Vec<_> = (1..=9).map(|id| (send(&server, &[id]), id)).collect();
-    gate.wait_for_batches(4);
+    wait_for("all are taken in", || {
+        let begun: usize = gate.batches().iter().map(Vec::len).sum();
+        begun + metric(&server, "siglip_queue_rows{") as usize == 9
+    });
     server.stop();
     gate.set(None);
     for (client, id) in &mut clients {
