@@ -22,10 +22,8 @@ const OTHER_FILES: u64 = 256;
 
 /// Binds the ports, loads the model, serves until SIGINT or SIGTERM.
 pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::System { what: "the server's threads", error })?;
+    let runtime =
+        siglip_server::runtime().map_err(|error| Failure::System { what: "the server's threads", error })?;
     runtime.block_on(async {
         let stop = stop_signal()?;
         // What is wrong with the options is said before anything is bound.

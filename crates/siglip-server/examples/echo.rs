@@ -26,8 +26,11 @@ impl Engine for Echo {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
+    siglip_server::runtime()?.block_on(serve())
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
     let mut ports = std::env::args().skip(1).map(|port| port.parse::<u16>());
     let mut port = || ports.next().unwrap_or(Ok(0));
     let options = ServerOptions {

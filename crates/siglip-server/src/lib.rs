@@ -29,6 +29,7 @@ mod pace;
 mod prepare;
 mod regions;
 mod registry;
+mod runtime;
 mod served;
 mod server;
 mod settings;
@@ -38,6 +39,7 @@ mod tokenize;
 
 pub use error::ServeError;
 pub use options::{Compat, LogControl, ModelControl, QueuePolicy, ServerOptions};
+pub use runtime::runtime;
 pub use served::{BuildEngines, ServedModel, ServedText, ServedVision, Similarity};
 pub use server::BoundServer;
 pub use tokenize::{Tokenize, TokenizeError};
