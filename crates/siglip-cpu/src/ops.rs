@@ -44,8 +44,9 @@ pub(crate) unsafe fn gelu<S: Simd, T: Element>(x: S::V) -> S::V {
     unsafe {
         let inner = S::mul_add(S::mul(x, x), S::splat(B), S::splat(A));
         let mut exponent = S::mul(x, inner);
-        if !S::SATURATES {
-            // Beyond ±120 the sigmoid is 0 or 1 to the last bit; the clamp keeps exp2 within its range.
+        if !(S::SATURATES && T::SHORT) {
+            // Beyond ±120 the sigmoid is 0 or 1 to the last bit; the clamp keeps exp2 within its range, and infinity
+            // from the exact reciprocal.
             exponent = S::max(S::min(exponent, S::splat(120.0)), S::splat(-120.0));
         }
         let sum = S::add(exp2::<S, T>(exponent), S::splat(1.0));

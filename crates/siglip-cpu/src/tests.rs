@@ -216,6 +216,15 @@ fn check_epilogues<P: Kernels<Activation: Element, Weight: Element>>() {
     multiply(&case, Epilogue::Gelu { bias: bias.as_ptr(), out: out.as_mut_ptr(), stride: columns });
     to_f32(&out).iter().enumerate().for_each(|(i, &got)| close(got, gelu(biased(i / columns, i % columns))));
 
+    // Far from zero, where the exponential in it overflows or vanishes.
+    let far = [9.0, -9.0, 14.0, -14.0, 40.0, -40.0, 1e3, -1e3, 1e5, -1e5];
+    let bias: Vec<f32> = far.into_iter().cycle().take(columns).collect();
+    multiply(&case, Epilogue::Gelu { bias: bias.as_ptr(), out: out.as_mut_ptr(), stride: columns });
+    for (i, &got) in to_f32(&out).iter().enumerate() {
+        close(got, gelu(case.sums[i / columns][i % columns] + f64::from(bias[i % columns])));
+    }
+    let bias: Vec<f32> = (0..columns).map(|i| exact(i + 3)).collect();
+
     let mut sums: Vec<f32> = (0..case.rows * columns).map(exact).collect();
     multiply(&case, Epilogue::Accumulate { bias: bias.as_ptr(), out: sums.as_mut_ptr(), stride: columns });
     multiply(&case, Epilogue::Accumulate { bias: std::ptr::null(), out: sums.as_mut_ptr(), stride: columns });

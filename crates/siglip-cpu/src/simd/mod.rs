@@ -57,9 +57,9 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
-    /// `1 / a` to within two units in the last place.
+    /// `1 / a` to within two units in the last place, of finite values.
     unsafe fn reciprocal(a: Self::V) -> Self::V;
-    /// `1 / a` to 13 bits or more.
+    /// `1 / a` to 13 bits or more; zero of infinity.
     #[inline(always)]
     unsafe fn short_reciprocal(a: Self::V) -> Self::V {
         // SAFETY: the caller's.
