@@ -88,7 +88,8 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Failure::Stdout)?;
         if let Some(profile) = &profile {
             // Only words for a person; nothing depends on their arriving.
-            let _ = write!(std::io::stderr(), "{}", table(profile, batch_size, peak_gflops));
+            let _ =
+                write!(std::io::stderr(), "{}", table(profile, batch_size, measurement.threads, peak_gflops));
         }
     }
     Ok(())
@@ -130,18 +131,19 @@ fn measure(
     Ok(times)
 }
 
-/// Where the time of a run went.
-fn table(profile: &Profile, batch_size: usize, peak_gflops: f64) -> String {
+/// Where the time of a run went; "waiting" is the part of it that the threads of a phase wait for the last of them.
+fn table(profile: &Profile, batch_size: usize, threads: usize, peak_gflops: f64) -> String {
     let lines: Vec<_> = profile.lines().filter(|line| line.calls > 0).collect();
     let total: f64 = lines.iter().map(|line| line.seconds).sum();
-    let mut text = format!("batch {batch_size}        share   of all     GFLOP/s  of peak\n");
+    let mut text = format!("batch {batch_size:<5}      share   of all  waiting     GFLOP/s  of peak\n");
     for line in lines {
         let rate = line.flop / line.seconds / 1e9;
         text += &format!(
-            "  {:<14} {:>5.1}% {:>8.3} s",
+            "  {:<14} {:>5.1}% {:>8.3} s {:>6.1}%",
             line.kind.name(),
             100.0 * line.seconds / total,
-            line.seconds
+            line.seconds,
+            100.0 * line.waiting_seconds / (line.seconds * threads as f64),
         );
         text += &if line.flop > 0.0 {
             format!(" {rate:>10.0} {:>7.1}%\n", 100.0 * rate / peak_gflops)

@@ -16,7 +16,7 @@
 //! A panel's scores stay in the core's cache and the whole score matrix never exists, so softmax needs no running
 //! maximum: it sees all keys.
 
-use crate::gemm::{Epilogue, Product, multiply, multiply_steps, prefetch};
+use crate::gemm::{Epilogue, Product, multiply, multiply_steps, prefetch, prefetch_values};
 use crate::kernels::{ActivationKernels, Kernels};
 use crate::ops::{Exponentials, exponentials};
 use crate::pack::panel_widths;
@@ -378,8 +378,8 @@ fn fetch_next<P: Path>(head: &Attention<P>, panel: &Panel, operand: Operand) {
     let share = |query: usize| rows * query / head.queries;
     for row in share(panel.first)..share(panel.first + panel.count) {
         let row = first.wrapping_add(row * stride);
-        let line = 64 / size_of::<P::Inner>();
-        (0..head.head_dim).step_by(line).for_each(|at| prefetch(row.wrapping_add(at).cast()));
+        prefetch_values(row, head.head_dim);
+        // A row need not begin with a line.
         prefetch(row.wrapping_add(head.head_dim.saturating_sub(1)).cast());
     }
 }

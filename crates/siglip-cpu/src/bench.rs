@@ -10,10 +10,11 @@ use crate::build::{BuildError, Options, Task, dispatch};
 use crate::encoder::padded;
 use crate::isa::Isa;
 use crate::kernels::Kernels;
-use crate::linear::{Counter, Layer, Rows, Target};
+use crate::linear::{Layer, Rows, Target};
 use crate::ops::LayerNorm;
 use crate::pack::{Columns, Packed};
 use crate::path::{Element, RowScale};
+use crate::share::Counter;
 use crate::threads::Pool;
 
 /// What one call of a kernel does.
@@ -158,12 +159,12 @@ fn linear<P: Kernels>(
             scale_stride: 1,
         };
         let input = SharedRows(input);
-        let (packed, counter) = (&packed, &counter);
+        let (packed, counters) = (&packed, std::slice::from_ref(&counter));
         pool.run(move |worker| {
             let (out, input) = (out.pointer(), input.rows());
             let target = if gelu { Target::Gelu { out, stride } } else { Target::Store { out, stride } };
             // SAFETY: input and output hold these rows, padded; `dispatch` checked the instructions.
-            unsafe { Layer { packed, input, target, next: None }.run(worker, counter) };
+            unsafe { Layer { packed, input, target, next: None }.run(worker, counters) };
         });
     }))
 }

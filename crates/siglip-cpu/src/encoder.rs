@@ -20,12 +20,14 @@ use siglip::weights::{Block, Linear, Norm};
 
 use crate::attention::{self, Attention};
 use crate::buffer::Buffer;
+use crate::gemm::prefetch_values;
 use crate::kernels::Kernels;
-use crate::linear::{Counter, Layer, Rows, Target};
+use crate::linear::{Layer, Rows, Target};
 use crate::ops::{LayerNorm, Quantize};
 use crate::pack::{Columns, Packed};
 use crate::path::{RowScale, lanes};
 use crate::profile::{Clock, Kind, Profile};
+use crate::share::{Counter, Teams};
 use crate::threads::{Pool, Worker};
 
 /// The sizes of a tower's transformer.
@@ -96,6 +98,8 @@ impl PackedNorm {
         (x, x_stride): (*const f32, usize),
     ) {
         for row in worker.share(count) {
+            // Two rows ahead, as long as a fetch takes.
+            prefetch_values(x.wrapping_add((row + 2) * x_stride), self.size);
             // SAFETY: the caller's contract; each thread has its own rows and its own scratch row.
             unsafe {
                 P::layer_norm(&LayerNorm {
@@ -305,7 +309,7 @@ impl<P: Kernels> Encoder<P> {
     pub(crate) unsafe fn attention(
         &self,
         worker: &Worker<'_>,
-        counter: &Counter,
+        counters: &[Counter],
         memory: &Memory<'_, P>,
         items: usize,
         heads: &Heads<P::Inner>,
@@ -320,36 +324,40 @@ impl<P: Kernels> Encoder<P> {
             let q = heads.q.wrapping_add(item * heads.queries * heads.q_stride + column);
             (q, heads.k.wrapping_add(kv), heads.v.wrapping_add(kv))
         };
-        let mut unit = counter.first(worker);
-        while unit < items * count {
-            let following = counter.next(worker);
-            let next =
-                if following < items * count { place(following).into() } else { [std::ptr::null(); 3] };
-            let (q, k, v) = place(unit);
-            let (item, column) = (unit / count, unit % count * head_dim);
-            // SAFETY: item < items and column + head_dim <= hidden; each unit writes its own part of `mixed`, each
-            // thread has its own scratch.
-            unsafe {
-                P::attend(&Attention {
-                    q,
-                    q_stride: heads.q_stride,
-                    queries: heads.queries,
-                    k,
-                    v,
-                    kv_stride: heads.kv_stride,
-                    keys: positions,
-                    head_dim,
-                    scale_log2e: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
-                    out: memory.mixed.add(item * heads.queries * x_stride + column),
-                    out_stride: x_stride,
-                    next,
-                    packed_q: scratch.packed_q,
-                    packed_v: scratch.packed_v,
-                    scores: scratch.scores,
-                    mixed: scratch.mixed,
-                });
+        let teams = Teams::new(items * positions, worker.threads());
+        for claims in teams.in_turn(worker, counters) {
+            let units = teams.part(claims.team, items * count, 1);
+            let mut unit = units.start + claims.first();
+            while unit < units.end {
+                let following = units.start + claims.next();
+                let next =
+                    if following < units.end { place(following).into() } else { [std::ptr::null(); 3] };
+                let (q, k, v) = place(unit);
+                let (item, column) = (unit / count, unit % count * head_dim);
+                // SAFETY: item < items and column + head_dim <= hidden; each unit writes its own part of `mixed`, each
+                // thread has its own scratch.
+                unsafe {
+                    P::attend(&Attention {
+                        q,
+                        q_stride: heads.q_stride,
+                        queries: heads.queries,
+                        k,
+                        v,
+                        kv_stride: heads.kv_stride,
+                        keys: positions,
+                        head_dim,
+                        scale_log2e: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
+                        out: memory.mixed.add(item * heads.queries * x_stride + column),
+                        out_stride: x_stride,
+                        next,
+                        packed_q: scratch.packed_q,
+                        packed_v: scratch.packed_v,
+                        scores: scratch.scores,
+                        mixed: scratch.mixed,
+                    });
+                }
+                unit = following;
             }
-            unit = following;
         }
     }
 }
@@ -369,29 +377,33 @@ pub(crate) struct Heads<A> {
 /// has its own and all walk alike.
 pub(crate) struct Phases<'a> {
     worker: &'a Worker<'a>,
-    counters: std::slice::Iter<'a, Counter>,
+    counters: Counters<'a>,
     clock: Clock<'a>,
 }
 
 impl<'a> Phases<'a> {
-    pub(crate) fn new(worker: &'a Worker<'a>, counters: &'a [Counter], profile: Option<&'a Profile>) -> Self {
-        Phases { worker, counters: counters.iter(), clock: Clock::start(profile, worker.index()) }
+    pub(crate) fn new(worker: &'a Worker<'a>, counters: Counters<'a>, profile: Option<&'a Profile>) -> Self {
+        Phases { worker, counters, clock: Clock::start(profile, worker.index()) }
     }
 
     /// Ends a phase: waits for all threads. `flop` are the matrix products' operations of the phase.
     pub(crate) fn end(&mut self, kind: Kind, flop: usize) {
+        self.clock.done();
         self.worker.barrier();
         self.clock.lap(kind, flop);
     }
 
-    /// The next phase's counter.
-    pub(crate) fn next(&mut self) -> &'a Counter {
+    /// The next phase's counters.
+    pub(crate) fn next(&mut self) -> &'a [Counter] {
         match self.counters.next() {
-            Some(counter) => counter,
-            None => unreachable!("a tower has a counter for each of its phases"),
+            Some(counters) => counters,
+            None => unreachable!("a tower has counters for each of its phases"),
         }
     }
 }
+
+/// The counters of all phases of a pass, one a team each.
+pub(crate) type Counters<'a> = std::slice::ChunksExact<'a, Counter>;
 
 /// Scratch memory of one tower for its largest batch, allocated once.
 pub(crate) struct Scratch<P: Kernels> {
@@ -407,6 +419,8 @@ pub(crate) struct Scratch<P: Kernels> {
     /// Pointers into `threads`, taken once: a pass allocates nothing.
     thread_memory: Vec<ThreadMemory<P>>,
     counters: Vec<Counter>,
+    /// The most teams there can be.
+    teams: usize,
     pub(crate) pool: Arc<Pool>,
 }
 
@@ -464,6 +478,7 @@ impl<P: Kernels> Scratch<P> {
         let mut threads: Vec<_> = threads.collect::<std::io::Result<_>>()?;
         // Paths that are not quantised read results as they are.
         let quantized = if P::QUANTIZED { rows } else { 0 };
+        let teams = Teams::new(rows, pool.threads()).count();
         Ok(Scratch {
             x: Buffer::zeroed(rows * row)?,
             normed: Buffer::zeroed(rows * row + lanes::<P>())?,
@@ -475,7 +490,8 @@ impl<P: Kernels> Scratch<P> {
             quantized_scales: Buffer::zeroed(quantized)?,
             thread_memory: threads.iter_mut().map(ThreadScratch::memory).collect(),
             threads,
-            counters: (0..phases).map(|_| Counter::default()).collect(),
+            counters: (0..phases * teams).map(|_| Counter::default()).collect(),
+            teams,
             pool,
         })
     }
@@ -497,7 +513,7 @@ impl<P: Kernels> Scratch<P> {
     }
 
     /// The pool, the counters set back, and the memory as the threads of one pass share it.
-    pub(crate) fn begin(&mut self) -> (&Pool, &[Counter], Memory<'_, P>) {
+    pub(crate) fn begin(&mut self) -> (&Pool, Counters<'_>, Memory<'_, P>) {
         self.counters.iter_mut().for_each(Counter::reset);
         let memory = Memory {
             x: self.x.as_mut_ptr(),
@@ -510,7 +526,7 @@ impl<P: Kernels> Scratch<P> {
             quantized_scales: self.quantized_scales.as_mut_ptr(),
             threads: &self.thread_memory,
         };
-        (&self.pool, &self.counters, memory)
+        (&self.pool, self.counters.chunks_exact(self.teams), memory)
     }
 }
 

@@ -167,6 +167,7 @@ unsafe fn block<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(
             row_stride: if filled == P::ROWS { row_stride } else { 0 },
             step_stride,
         };
+        fetch_accumulated(product, row, MG * P::ROWS);
         let mut sums = [[P::zero_sum(); NV]; MG];
         let mut k = 0;
         while k + 2 <= product.steps {
@@ -182,6 +183,16 @@ unsafe fn block<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(
         if P::ROWS == 2 && filled == 2 {
             finish::<P, MG, NV>(product, row + 1, 1, sums);
         }
+    }
+}
+
+/// Asks for what the epilogue of a block will add to: nothing before the block's end reads it, and without this all of it
+/// would be waited for then.
+#[inline(always)]
+fn fetch_accumulated<P: Path>(product: &Product<P>, row: usize, rows: usize) {
+    let Epilogue::Accumulate { out, stride, .. } = product.epilogue else { return };
+    for row in row..row + rows {
+        prefetch_values(out.wrapping_add(row * stride), product.vectors * lanes::<P>());
     }
 }
 
@@ -371,6 +382,14 @@ impl Prefetch {
             prefetch(self.next);
             self.next = self.next.wrapping_add(CACHE_LINE);
         }
+    }
+}
+
+/// Asks for the lines of `count` values into L2.
+#[inline(always)]
+pub(crate) fn prefetch_values<T>(first: *const T, count: usize) {
+    for at in (0..count * size_of::<T>()).step_by(CACHE_LINE) {
+        prefetch(first.cast::<u8>().wrapping_add(at));
     }
 }
 

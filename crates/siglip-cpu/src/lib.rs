@@ -30,6 +30,7 @@ mod pack;
 mod path;
 mod peak;
 pub mod profile;
+mod share;
 mod simd;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,12 @@
 //! A linear layer over many rows on all threads.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::Range;
 
 use crate::gemm::{Epilogue, Product};
 use crate::kernels::Kernels;
 use crate::pack::{Packed, Panel};
 use crate::path::RowScale;
+use crate::share::{Claims, Counter, Teams};
 use crate::threads::Worker;
 
 /// Rows of activations in memory: `[rows, k]`, `stride` values from row to row.
@@ -33,26 +34,6 @@ pub(crate) enum Target<A> {
     StoreF32 { out: *mut f32, stride: usize },
 }
 
-/// Hands out units of work: the threads' first units are fixed by their numbers, the rest go to whoever comes next.
-#[repr(align(128))]
-#[derive(Default)]
-pub(crate) struct Counter(AtomicUsize);
-
-impl Counter {
-    /// Back to the state before the first claim. Only between passes.
-    pub(crate) fn reset(&mut self) {
-        *self.0.get_mut() = 0;
-    }
-
-    pub(crate) fn first(&self, worker: &Worker<'_>) -> usize {
-        worker.index()
-    }
-
-    pub(crate) fn next(&self, worker: &Worker<'_>) -> usize {
-        worker.threads() + self.0.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
 /// A layer applied to rows: one phase of a forward pass.
 pub(crate) struct Layer<'a, P: Kernels> {
     pub(crate) packed: &'a Packed<P>,
@@ -67,31 +48,41 @@ pub(crate) struct Layer<'a, P: Kernels> {
 const PANEL_BYTES: usize = 320 << 10;
 
 impl<P: Kernels> Layer<'_, P> {
-    /// This thread's part of the phase.
+    /// This thread's part of the phase, whose counters are given.
     ///
     /// # Safety
     ///
     /// The pointers in `input` and `target` must be valid for the layer's sizes (widths padded to whole vectors),
     /// nobody else may touch the target during the phase, and the machine must have the path's instructions.
-    pub(crate) unsafe fn run(&self, worker: &Worker<'_>, counter: &Counter) {
-        let units = Units::new(self.packed.panels().len(), self.input.count, worker.threads());
-        let mut unit = counter.first(worker);
-        while unit < units.count() {
-            // Whole panels are claimed one ahead, so that the next can be fetched meanwhile; towards the end a claim
-            // held back would leave the other threads idle, and what comes next is only guessed.
-            let claimed = units.is_whole(unit).then(|| counter.next(worker));
-            let guess = claimed.unwrap_or(unit + worker.threads());
-            let ahead = self.ahead(&units, unit, guess, worker);
-            // SAFETY: the caller's contract.
-            unsafe { self.unit(&units, unit, ahead) };
-            unit = claimed.unwrap_or_else(|| counter.next(worker));
+    pub(crate) unsafe fn run(&self, worker: &Worker<'_>, counters: &[Counter]) {
+        let teams = Teams::new(self.input.count, worker.threads());
+        for claims in teams.in_turn(worker, counters) {
+            let rows = teams.part(claims.team, self.input.count, ROWS_OF_A_BLOCK);
+            let units = Units::new(self.packed.panels().len(), rows, claims.members, worker.threads() == 1);
+            let mut unit = claims.first();
+            while unit < units.count() {
+                // Whole panels are claimed one ahead, so that the next can be fetched meanwhile; towards the end a
+                // claim held back would leave the other threads idle, and what comes next is only guessed.
+                let claimed = units.is_whole(unit).then(|| claims.next());
+                let ahead = self.ahead(&units, unit, claimed, &claims);
+                // SAFETY: the caller's contract.
+                unsafe { self.unit(&units, unit, ahead) };
+                unit = claimed.unwrap_or_else(|| claims.next());
+            }
         }
     }
 
     /// The memory to fetch during a unit: that of the unit expected next.
-    fn ahead(&self, units: &Units, unit: usize, next: usize, worker: &Worker<'_>) -> (*const u8, usize) {
+    fn ahead(
+        &self,
+        units: &Units,
+        unit: usize,
+        claimed: Option<usize>,
+        claims: &Claims<'_>,
+    ) -> (*const u8, usize) {
         let panels = self.packed.panels();
         let (now, ..) = units.part(unit);
+        let next = claimed.unwrap_or(unit + claims.members);
         if next < units.count() {
             let (mut then, ..) = units.part(next);
             if then == now {
@@ -101,7 +92,7 @@ impl<P: Kernels> Layer<'_, P> {
                 return (self.packed.panel_weights(panel, 0).cast(), self.packed.panel_bytes(panel));
             }
         }
-        match self.next.and_then(|next| Some((next, *next.panels().get(worker.index())?))) {
+        match self.next.and_then(|next| Some((next, *next.panels().get(claims.member)?))) {
             Some((next, panel)) => (next.panel_weights(panel, 0).cast(), next.panel_bytes(panel)),
             None => (std::ptr::null(), 0),
         }
@@ -180,13 +171,17 @@ impl<P: Kernels> Layer<'_, P> {
     }
 }
 
-/// How a phase is cut: whole panels first, then the last panels in blocks of rows, so that all threads end together.
-#[derive(Clone, Copy, Debug)]
+/// Rows that a product takes at a time; where panels are three vectors wide it takes 8.
+const ROWS_OF_A_BLOCK: usize = 6;
+
+/// How a team's part of a phase is cut: whole panels first, then the last panels in blocks of rows, so that all threads
+/// end together.
+#[derive(Clone, Debug)]
 struct Units {
     /// Panels that are one unit each.
     whole: usize,
     panels: usize,
-    rows: usize,
+    rows: Range<usize>,
     /// Rows of a block of the other panels.
     block: usize,
     /// Blocks of one of the other panels.
@@ -194,17 +189,17 @@ struct Units {
 }
 
 impl Units {
-    fn new(panels: usize, rows: usize, threads: usize) -> Self {
+    fn new(panels: usize, rows: Range<usize>, members: usize, alone: bool) -> Self {
         // A multiple of the 6 and 8 rows that the kernels take at a time.
         const GRAIN: usize = 24;
-        if threads == 1 {
-            return Units { whole: panels, panels, rows, block: rows, blocks: 1 };
+        if alone {
+            return Units { whole: panels, panels, block: rows.len(), blocks: 1, rows };
         }
-        let cut = panels.min(2 * threads);
+        let cut = panels.min(2 * members);
         // Enough units for every thread to get several, however few panels there are.
-        let blocks = (6 * threads).div_ceil(cut.max(1)).max(3);
-        let block = rows.div_ceil(blocks).next_multiple_of(GRAIN).min(rows.max(1));
-        Units { whole: panels - cut, panels, rows, block, blocks: rows.div_ceil(block) }
+        let blocks = (6 * members).div_ceil(cut.max(1)).max(3);
+        let block = rows.len().div_ceil(blocks).next_multiple_of(GRAIN).min(rows.len().max(1));
+        Units { whole: panels - cut, panels, block, blocks: rows.len().div_ceil(block), rows }
     }
 
     fn count(&self) -> usize {
@@ -218,11 +213,11 @@ impl Units {
     /// A unit's panel, first row and number of rows.
     fn part(&self, unit: usize) -> (usize, usize, usize) {
         if unit < self.whole {
-            return (unit, 0, self.rows);
+            return (unit, self.rows.start, self.rows.len());
         }
         let (panel, block) = ((unit - self.whole) / self.blocks, (unit - self.whole) % self.blocks);
-        let row = block * self.block;
-        (self.whole + panel, row, self.block.min(self.rows - row))
+        let row = self.rows.start + block * self.block;
+        (self.whole + panel, row, self.block.min(self.rows.end - row))
     }
 }
 
@@ -233,14 +228,18 @@ mod tests {
     #[test]
     fn units_cover_every_row_of_every_panel_once() {
         for panels in [1, 2, 3, 9, 54, 68] {
-            for rows in [1, 2, 5, 24, 25, 64, 511, 512, 729] {
-                for threads in [1, 2, 3, 8, 64] {
-                    let units = Units::new(panels, rows, threads);
-                    let mut seen = vec![0; panels * rows];
+            for rows in [0..1, 0..2, 6..11, 0..24, 252..277, 0..64, 258..769, 0..512, 6..735] {
+                for (members, alone) in
+                    [(1, true), (1, false), (2, false), (3, false), (8, false), (64, false)]
+                {
+                    let units = Units::new(panels, rows.clone(), members, alone);
+                    let mut seen = vec![0; panels * rows.len()];
                     for unit in 0..units.count() {
                         let (panel, row, count) = units.part(unit);
                         assert!(count > 0, "{units:?} {unit}");
-                        seen[panel * rows + row..][..count].iter_mut().for_each(|n| *n += 1);
+                        seen[panel * rows.len() + row - rows.start..][..count]
+                            .iter_mut()
+                            .for_each(|n| *n += 1);
                     }
                     assert!(seen.iter().all(|&n| n == 1), "{units:?}");
                 }

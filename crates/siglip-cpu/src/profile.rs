@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Times of one engine's passes by kind of operation, as its first thread sees them: a phase's time ends when all
-/// threads have ended it.
+/// threads have ended it. What each thread waits for the others is counted too.
 #[derive(Debug, Default)]
 pub struct Profile {
     kinds: [Totals; Kind::ALL.len()],
@@ -13,6 +13,8 @@ pub struct Profile {
 #[derive(Debug, Default)]
 struct Totals {
     nanoseconds: AtomicU64,
+    /// Of all threads.
+    waiting: AtomicU64,
     calls: AtomicU64,
     /// Floating-point operations of matrix products.
     flop: AtomicU64,
@@ -78,6 +80,8 @@ pub struct Line {
     pub kind: Kind,
     /// Time over all passes.
     pub seconds: f64,
+    /// Time over all passes and threads between a thread's end of a phase and the last one's.
+    pub waiting_seconds: f64,
     /// Phases over all passes.
     pub calls: u64,
     /// Floating-point operations of matrix products over all passes.
@@ -90,6 +94,7 @@ impl Profile {
         Kind::ALL.into_iter().zip(&self.kinds).map(|(kind, totals)| Line {
             kind,
             seconds: totals.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9,
+            waiting_seconds: totals.waiting.load(Ordering::Relaxed) as f64 / 1e9,
             calls: totals.calls.load(Ordering::Relaxed),
             flop: totals.flop.load(Ordering::Relaxed) as f64,
         })
@@ -98,36 +103,50 @@ impl Profile {
     /// Forgets what was measured.
     pub fn reset(&self) {
         for totals in &self.kinds {
-            totals.nanoseconds.store(0, Ordering::Relaxed);
-            totals.calls.store(0, Ordering::Relaxed);
-            totals.flop.store(0, Ordering::Relaxed);
+            let Totals { nanoseconds, waiting, calls, flop } = totals;
+            for total in [nanoseconds, waiting, calls, flop] {
+                total.store(0, Ordering::Relaxed);
+            }
         }
     }
 
-    fn add(&self, kind: Kind, nanoseconds: u64, flop: u64) {
-        let Some(totals) = self.kinds.get(kind as usize) else { return };
-        totals.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
-        totals.calls.fetch_add(1, Ordering::Relaxed);
-        totals.flop.fetch_add(flop, Ordering::Relaxed);
+    fn of(&self, kind: Kind) -> Option<&Totals> {
+        self.kinds.get(kind as usize)
     }
 }
 
 /// One thread's clock during a pass; without a profile it does nothing.
 pub(crate) struct Clock<'a> {
-    profile: Option<(&'a Profile, Instant)>,
+    profile: Option<&'a Profile>,
+    /// The first thread's clock is the one that phases are timed by.
+    first: bool,
+    phase: Instant,
+    done: Instant,
 }
 
 impl<'a> Clock<'a> {
     pub(crate) fn start(profile: Option<&'a Profile>, thread: usize) -> Self {
-        Clock { profile: profile.filter(|_| thread == 0).map(|profile| (profile, Instant::now())) }
+        let now = Instant::now();
+        Clock { profile, first: thread == 0, phase: now, done: now }
     }
 
-    /// A phase of a kind ends here, in which all threads did `flop` operations.
-    pub(crate) fn lap(&mut self, kind: Kind, flop: usize) {
-        if let Some((profile, since)) = &mut self.profile {
-            let now = Instant::now();
-            profile.add(kind, (now - *since).as_nanos() as u64, flop as u64);
-            *since = now;
+    /// This thread's part of a phase is done: from here on it waits.
+    pub(crate) fn done(&mut self) {
+        if self.profile.is_some() {
+            self.done = Instant::now();
         }
+    }
+
+    /// A phase of a kind ends here for all threads, which did `flop` operations in it.
+    pub(crate) fn lap(&mut self, kind: Kind, flop: usize) {
+        let Some(totals) = self.profile.and_then(|profile| profile.of(kind)) else { return };
+        let now = Instant::now();
+        totals.waiting.fetch_add((now - self.done).as_nanos() as u64, Ordering::Relaxed);
+        if self.first {
+            totals.nanoseconds.fetch_add((now - self.phase).as_nanos() as u64, Ordering::Relaxed);
+            totals.calls.fetch_add(1, Ordering::Relaxed);
+            totals.flop.fetch_add(flop as u64, Ordering::Relaxed);
+        }
+        self.phase = now;
     }
 }

@@ -2,13 +2,13 @@
 
 use siglip::engine::{EngineError, EngineInfo, Input};
 
-/// Rows of activations that one pass works on at most: enough that fetching the weights costs nothing beside the
-/// multiplication, few enough that all activations of a block stay in the last-level cache.
-const ROWS_AT_ONCE: usize = 512;
+/// Rows of activations that a thread works on at once: enough that fetching the weights costs nothing beside the
+/// multiplication, few enough that a layer's input stays in the thread's own cache while all panels pass by.
+const ROWS_OF_A_THREAD: usize = 256;
 
-/// Items of one pass: larger batches are computed in several.
-pub(crate) fn items_at_once(positions: usize, max_batch_size: usize) -> usize {
-    (ROWS_AT_ONCE / positions.max(1)).clamp(1, max_batch_size.max(1))
+/// Items of one pass: larger batches are computed in several. Each thread gets at least one item of its own.
+pub(crate) fn items_at_once(positions: usize, threads: usize, max_batch_size: usize) -> usize {
+    (ROWS_OF_A_THREAD * threads / positions.max(1)).max(threads).clamp(1, max_batch_size.max(1))
 }
 
 /// Items of each pass when `items` are divided as evenly as passes of at most `most` allow.
