@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use siglip::engine::{Precision, Tower};
 use siglip_cpu::Isa;
-use siglip_server::{Compat, ModelControl};
+use siglip_server::{Compat, ModelControl, TraceOptions};
 
 use crate::classify::ClassifyArgs;
 use crate::device::Device;
@@ -192,10 +192,79 @@ pub(crate) struct ServeArgs {
     /// Turn images upright as their Exif data says. The original does not.
     #[arg(long, env = "SIGLIP_EXIF_ORIENTATION")]
     pub(crate) exif_orientation: bool,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// How long to go on, once told to stop, to finish what was taken in, in seconds.
     #[arg(long, env = "SIGLIP_SHUTDOWN_GRACE", default_value_t = 30, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub(crate) shutdown_grace: u64,
+}
+
+/// What is traced, as Triton's options of the same names say.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TraceArgs {
+    /// Write traces of requests to this file, in Triton's JSON; the file is whole once the server has stopped. The settings
+    /// below can be changed by clients.
+    #[arg(long, env = "SIGLIP_TRACE_FILE", value_name = "FILE")]
+    pub(crate) trace_file: Option<PathBuf>,
+    /// What is traced: TIMESTAMPS, TENSORS, both with a comma between them, or OFF until a client asks for it.
+    #[arg(
+        long,
+        env = "SIGLIP_TRACE_LEVEL",
+        value_enum,
+        default_value = "TIMESTAMPS",
+        value_name = "LEVEL",
+        value_delimiter = ',',
+        requires = "trace_file"
+    )]
+    pub(crate) trace_level: Vec<TraceLevel>,
+    /// Every how many requests one is traced.
+    #[arg(long, env = "SIGLIP_TRACE_RATE", default_value_t = 1000, value_name = "N", requires = "trace_file",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) trace_rate: u32,
+    /// How many requests are traced; -1 for no end.
+    #[arg(long, env = "SIGLIP_TRACE_COUNT", default_value_t = -1, value_name = "N", requires = "trace_file",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..))]
+    pub(crate) trace_count: i32,
+    /// Begin a new file, with .0, .1 and so on after its name, every so many traces; 0 for one file.
+    #[arg(
+        long,
+        env = "SIGLIP_TRACE_LOG_FREQUENCY",
+        default_value_t = 0,
+        value_name = "N",
+        requires = "trace_file"
+    )]
+    pub(crate) trace_log_frequency: u32,
+}
+
+/// A level of tracing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub(crate) enum TraceLevel {
+    /// When each step began and ended.
+    Timestamps,
+    /// The tensors that came and went.
+    Tensors,
+    /// Nothing.
+    Off,
+}
+
+impl TraceArgs {
+    /// What the server is told; nothing without a file.
+    pub(crate) fn options(&self) -> Option<TraceOptions> {
+        let name = |level: &TraceLevel| match level {
+            TraceLevel::Timestamps => Some("TIMESTAMPS".to_owned()),
+            TraceLevel::Tensors => Some("TENSORS".to_owned()),
+            TraceLevel::Off => None,
+        };
+        Some(TraceOptions {
+            file: self.trace_file.clone()?,
+            levels: self.trace_level.iter().filter_map(name).collect(),
+            rate: self.trace_rate,
+            count: self.trace_count,
+            log_frequency: self.trace_log_frequency,
+        })
+    }
 }
 
 /// Options of `siglip fetch`.

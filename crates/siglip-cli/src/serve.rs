@@ -69,6 +69,7 @@ fn server_options(args: &ServeArgs, log: LogControl) -> ServerOptions {
         compat: args.compat.into(),
         model_control: args.model_control.into(),
         log: Some(log),
+        trace: args.trace.options(),
         ..ServerOptions::default()
     }
 }

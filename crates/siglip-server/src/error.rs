@@ -59,6 +59,14 @@ pub enum ServeError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    /// The file for traces cannot be written.
+    #[error("cannot create the trace file {} (set with --trace-file): {source}", path.display())]
+    TraceFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
 }
 
 impl From<LoadError> for ServeError {

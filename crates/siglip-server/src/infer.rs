@@ -25,9 +25,19 @@ pub(crate) async fn infer(
     for span in request.outputs.iter().filter_map(|output| output.shared_memory.as_ref()) {
         state.regions.find(span)?;
     }
-    let outcome = endpoint.infer(request, received).await?;
-    write_output(state, request, &outcome).map_err(InferError::OutputRegion)?;
-    Ok(outcome)
+    let traced = state.tracer.as_ref().and_then(|tracer| {
+        let model = &endpoint.spec().name;
+        let sample = state.settings.sample_trace(model)?;
+        Some((tracer, tracer.begin(model, request, received, sample)))
+    });
+    let result = endpoint.infer(request, received).await.and_then(|outcome| {
+        write_output(state, request, &outcome).map_err(InferError::OutputRegion)?;
+        Ok(outcome)
+    });
+    if let Some((tracer, trace)) = traced {
+        tracer.end(trace, result.as_ref().ok());
+    }
+    result
 }
 
 fn write_output(state: &ServerState, request: &InferRequest, outcome: &Outcome) -> Result<(), RegionError> {

@@ -36,9 +36,10 @@ mod settings;
 mod state;
 mod statistics;
 mod tokenize;
+mod trace;
 
 pub use error::ServeError;
-pub use options::{Compat, LogControl, ModelControl, QueuePolicy, ServerOptions};
+pub use options::{Compat, LogControl, ModelControl, QueuePolicy, ServerOptions, TraceOptions};
 pub use runtime::runtime;
 pub use served::{BuildEngines, ServedModel, ServedText, ServedVision, Similarity};
 pub use server::BoundServer;

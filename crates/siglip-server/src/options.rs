@@ -2,6 +2,7 @@
 
 pub use crate::batcher::QueuePolicy;
 pub use crate::settings::LogControl;
+pub use crate::trace::TraceOptions;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub struct ServerOptions {
     pub model_control: ModelControl,
     /// What changes the log's level when a client asks for it; without it, such settings are kept and mean nothing.
     pub log: Option<LogControl>,
+    /// Where and how requests are traced; without it none is, whatever clients set.
+    pub trace: Option<TraceOptions>,
 }
 
 /// Which generation's form the metadata of `siglip_text` and `siglip_vision` show. Both take either form's input.
@@ -93,6 +96,7 @@ impl Default for ServerOptions {
             compat: Compat::default(),
             model_control: ModelControl::default(),
             log: None,
+            trace: None,
         }
     }
 }

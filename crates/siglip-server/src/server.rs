@@ -14,6 +14,7 @@ use crate::options::ServerOptions;
 use crate::registry::Registry;
 use crate::served::ServedModel;
 use crate::state::ServerState;
+use crate::trace::Tracer;
 use crate::{grpc, http};
 
 /// Connections to the metrics' port.
@@ -30,6 +31,7 @@ pub struct BoundServer {
     grpc: TcpListener,
     metrics: TcpListener,
     addrs: [SocketAddr; 3],
+    tracer: Option<Tracer>,
     options: ServerOptions,
 }
 
@@ -38,13 +40,16 @@ impl BoundServer {
     ///
     /// # Errors
     ///
-    /// [`ServeError::PortInUse`] and [`ServeError::Bind`], naming the port and the option that sets it.
+    /// [`ServeError::PortInUse`] and [`ServeError::Bind`], naming the port and the option that sets it;
+    /// [`ServeError::TraceFile`].
     pub async fn bind(options: &ServerOptions) -> Result<Self, ServeError> {
         let (http, http_addr) = listen(options, options.http_port, "--http-port")?;
         let (grpc, grpc_addr) = listen(options, options.grpc_port, "--grpc-port")?;
         let (metrics, metrics_addr) = listen(options, options.metrics_port, "--metrics-port")?;
         let addrs = [http_addr, grpc_addr, metrics_addr];
-        Ok(BoundServer { http, grpc, metrics, addrs, options: options.clone() })
+        // Last, so that a second instance does not take the first one's file.
+        let tracer = options.trace.as_ref().map(Tracer::start).transpose()?;
+        Ok(BoundServer { http, grpc, metrics, addrs, tracer, options: options.clone() })
     }
 
     /// Where HTTP is served.
@@ -74,7 +79,7 @@ impl BoundServer {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let registry = Registry::build(models, &self.options)?;
-        let state = Arc::new(ServerState::new(registry, self.options.clone()));
+        let state = Arc::new(ServerState::new(registry, self.options.clone(), self.tracer));
         let (stop, stopped) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(self.options.max_connections));
         let counted = |port| Listener { port, connections: connections.clone() };
@@ -92,8 +97,9 @@ impl BoundServer {
         // Metrics must be readable when the other doors have no room left.
         let metrics =
             Listener { port: self.metrics, connections: Arc::new(Semaphore::new(METRICS_CONNECTIONS)) };
+        let metrics_state = state.clone();
         tokio::spawn(acceptor(metrics).run(move |request| {
-            let state = state.clone();
+            let state = metrics_state.clone();
             async move { http::answer_metrics(&state, &request) }
         }));
         drop(stopped);
@@ -104,6 +110,9 @@ impl BoundServer {
         // Every acceptor and every connection holds a receiver; it is closed when the last one is gone.
         if tokio::time::timeout(self.options.shutdown_grace, stop.closed()).await.is_err() {
             tracing::warn!("the time to finish is over; connections that are still open are cut off");
+        }
+        if let Some(tracer) = &state.tracer {
+            tracer.finish();
         }
         Ok(())
     }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::Level;
 
+use crate::trace::TraceOptions;
+
 /// The settings, and those of models that differ.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
@@ -82,7 +84,7 @@ impl Default for LogSettings {
     }
 }
 
-/// What is traced. Nothing is, but the settings are kept.
+/// What is traced, where a file for it was given at start; without one the settings are kept and mean nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TraceSettings {
     pub(crate) levels: Option<Vec<String>>,
@@ -93,8 +95,22 @@ pub(crate) struct TraceSettings {
 
 #[derive(Debug, Default)]
 struct TraceState {
+    /// As they were at start.
+    initial: TraceSettings,
     global: TraceSettings,
     models: BTreeMap<String, TraceSettings>,
+    /// Requests since the settings that they go by were last changed: of models with settings of their own, and of all
+    /// others under no name.
+    requests: BTreeMap<Option<String>, u64>,
+}
+
+/// How a request is traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TraceSample {
+    pub(crate) timestamps: bool,
+    pub(crate) tensors: bool,
+    /// Traces in a file; 0 for all in one.
+    pub(crate) log_frequency: u32,
 }
 
 /// A change of a trace setting: to a value, or back to what it is without being set.
@@ -124,8 +140,20 @@ impl Settings {
     }
 
     /// The settings as they are at start; changes of the log's are passed on to `log_control`.
-    pub(crate) fn new(log_control: Option<LogControl>) -> Self {
-        Settings { log_control, ..Settings::default() }
+    pub(crate) fn new(log_control: Option<LogControl>, trace: Option<&TraceOptions>) -> Self {
+        let initial = trace.map_or_else(TraceSettings::default, |trace| TraceSettings {
+            levels: Some(trace.levels.clone()),
+            rate: Some(trace.rate),
+            count: Some(trace.count),
+            log_frequency: Some(trace.log_frequency),
+        });
+        let trace = TraceState { initial: initial.clone(), global: initial, ..TraceState::default() };
+        Settings { log_control, trace: Mutex::new(trace), ..Settings::default() }
+    }
+
+    /// Counts a request for a model; what is traced of it, if it is one of those that are.
+    pub(crate) fn sample_trace(&self, model: &str) -> Option<TraceSample> {
+        lock(&self.trace).sample(model)
     }
 
     /// Changes log settings, and gives what they are then.
@@ -146,42 +174,82 @@ impl Settings {
     /// Changes the trace settings of a model, or those for all, and gives what they are then.
     pub(crate) fn update_trace(&self, model: Option<&str>, update: TraceUpdate) -> ShownTrace {
         let mut trace = lock(&self.trace);
-        let settings = match model {
-            None => &mut trace.global,
-            Some(model) => trace.models.entry(model.to_owned()).or_default(),
+        let state = &mut *trace;
+        let initial = TraceSettings::default();
+        let (settings, initial) = match model {
+            None => (&mut state.global, &state.initial),
+            Some(model) => (state.models.entry(model.to_owned()).or_default(), &initial),
         };
         if let Some(levels) = update.levels {
-            settings.levels = levels;
+            settings.levels = levels.or_else(|| initial.levels.clone());
         }
         if let Some(rate) = update.rate {
-            settings.rate = rate;
+            settings.rate = rate.or(initial.rate);
         }
         if let Some(count) = update.count {
-            settings.count = count;
+            settings.count = count.or(initial.count);
         }
         if let Some(log_frequency) = update.log_frequency {
-            settings.log_frequency = log_frequency;
+            settings.log_frequency = log_frequency.or(initial.log_frequency);
         }
+        state.requests.remove(&model.map(str::to_owned));
         trace.show(model)
     }
 }
 
 impl TraceState {
-    fn show(&self, model: Option<&str>) -> ShownTrace {
-        let of_model = model.and_then(|model| self.models.get(model)).cloned().unwrap_or_default();
+    /// What counts for a model, or for all, every setting having a value.
+    fn effective(&self, model: Option<&str>) -> TraceSettings {
+        let own = model.and_then(|model| self.models.get(model)).cloned().unwrap_or_default();
         let global = &self.global;
-        let levels = of_model.levels.or_else(|| global.levels.clone()).unwrap_or_default();
-        let mut levels: Vec<String> =
-            levels.into_iter().filter(|level| TRACE_LEVELS.contains(&level.as_str())).collect();
+        TraceSettings {
+            levels: own.levels.or_else(|| global.levels.clone()),
+            rate: own.rate.or(global.rate).or(Some(1000)),
+            count: own.count.or(global.count).or(Some(-1)),
+            log_frequency: own.log_frequency.or(global.log_frequency).or(Some(0)),
+        }
+    }
+
+    fn show(&self, model: Option<&str>) -> ShownTrace {
+        let settings = self.effective(model);
+        let levels = settings.levels.unwrap_or_default().into_iter();
+        let mut levels: Vec<String> = levels.filter(|level| TRACE_LEVELS.contains(&level.as_str())).collect();
         if levels.is_empty() {
             levels.push("OFF".to_owned());
         }
         ShownTrace {
             levels,
-            rate: of_model.rate.or(global.rate).unwrap_or(1000).to_string(),
-            count: of_model.count.or(global.count).unwrap_or(-1).to_string(),
-            log_frequency: of_model.log_frequency.or(global.log_frequency).unwrap_or(0).to_string(),
+            rate: settings.rate.unwrap_or_default().to_string(),
+            count: settings.count.unwrap_or_default().to_string(),
+            log_frequency: settings.log_frequency.unwrap_or_default().to_string(),
         }
+    }
+
+    fn sample(&mut self, model: &str) -> Option<TraceSample> {
+        let settings = self.effective(Some(model));
+        let levels = settings.levels.unwrap_or_default();
+        let has = |name: &str| levels.iter().any(|level| level == name);
+        let [timestamps, tensors] = TRACE_LEVELS.map(has);
+        if !(timestamps || tensors) || settings.count == Some(0) {
+            return None;
+        }
+        let own = self.models.get_mut(model);
+        let requests = self.requests.entry(own.as_ref().map(|_| model.to_owned())).or_default();
+        *requests += 1;
+        if !settings.rate.is_some_and(|rate| rate > 0 && requests.is_multiple_of(u64::from(rate))) {
+            return None;
+        }
+        // What is left to be traced, of the settings that say so.
+        let count = match own {
+            Some(own) if own.count.is_some() => &mut own.count,
+            _ => &mut self.global.count,
+        };
+        if let Some(count) = count
+            && *count > 0
+        {
+            *count -= 1;
+        }
+        Some(TraceSample { timestamps, tensors, log_frequency: settings.log_frequency.unwrap_or_default() })
     }
 }
 

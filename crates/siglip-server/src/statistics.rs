@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use siglip_protocol::statistics::{
     BatchStatistics, DurationStatistics, InferenceStatistics, ModelStatistics,
@@ -63,6 +63,33 @@ pub(crate) struct StepTimes {
     pub(crate) input: Duration,
     pub(crate) infer: Duration,
     pub(crate) output: Duration,
+}
+
+impl StepTimes {
+    pub(crate) fn total(&self) -> Duration {
+        self.input + self.infer + self.output
+    }
+}
+
+/// When a request went through its steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    /// Its admission to the queue.
+    pub(crate) queued: Instant,
+    /// From there to its first batch.
+    pub(crate) queue: Duration,
+    /// Over all batches that it was part of.
+    pub(crate) steps: StepTimes,
+}
+
+impl Timing {
+    /// The start of computing, the ends of the input and infer steps, and the end; of a request that was part of several
+    /// batches, as if they had followed one another at once.
+    pub(crate) fn steps(&self) -> [Instant; 4] {
+        let StepTimes { input, infer, output } = self.steps;
+        let start = self.queued + self.queue;
+        [start, start + input, start + input + infer, start + input + infer + output]
+    }
 }
 
 impl std::ops::AddAssign for StepTimes {

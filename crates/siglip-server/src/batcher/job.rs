@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::repeats::Places;
 use super::{Answer, BatchError};
-use crate::statistics::{Answered, Failure, ModelCounters, StepTimes};
+use crate::statistics::{Answered, Failure, ModelCounters, StepTimes, Timing};
 
 /// Where an answer goes.
 pub(super) type Reply = oneshot::Sender<Result<Answer, BatchError>>;
@@ -315,12 +315,12 @@ impl Job {
     /// Answers the request, which was completed by a batch of `batch_rows`.
     pub(super) fn answer(self, batch_rows: usize) {
         let mut progress = self.progress();
-        let Progress { steps, queue_time, .. } = *progress;
-        let compute = steps.input + steps.infer + steps.output;
+        let timing =
+            Timing { queued: self.request.queued, queue: progress.queue_time, steps: progress.steps };
         let embeddings = std::mem::take(&mut progress.embeddings);
         if let Some(reply) = progress.reply.take() {
             // Whoever went away meanwhile does not miss it.
-            let _ = reply.send(Ok(Answer { embeddings, batch_rows, queue: queue_time, compute }));
+            let _ = reply.send(Ok(Answer { embeddings, batch_rows, timing }));
         }
     }
 

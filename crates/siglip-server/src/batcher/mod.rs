@@ -41,7 +41,7 @@ use standing::Fleet;
 use worker::Worker;
 
 use crate::histogram::{self, Histogram};
-use crate::statistics::{Failure, ModelCounters};
+use crate::statistics::{Failure, ModelCounters, Timing};
 
 /// Embeddings, and how they came about.
 #[derive(Clone, Debug)]
@@ -50,10 +50,7 @@ pub(crate) struct Answer {
     pub(crate) embeddings: Vec<f32>,
     /// The rows of the batch that completed the request.
     pub(crate) batch_rows: usize,
-    /// From admission to the first batch.
-    pub(crate) queue: Duration,
-    /// Over all batches that the request was part of.
-    pub(crate) compute: Duration,
+    pub(crate) timing: Timing,
 }
 
 /// Why there are no embeddings.

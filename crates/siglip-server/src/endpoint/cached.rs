@@ -1,7 +1,7 @@
 //! Token ids through the result cache, where there is one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use siglip_protocol::InferRequest;
 
@@ -33,8 +33,7 @@ impl Endpoint {
             shape: vec![count, info.embedding_size],
             values: Values::Fp32(Vec::new()),
             batch_rows: 0,
-            queue: Duration::ZERO,
-            compute: Duration::ZERO,
+            timing: None,
         };
         let rows = ids.chunks_exact(info.input_len).zip(&found);
         let missing: Vec<&[u32]> = rows.filter(|(_, found)| found.is_none()).map(|(row, _)| row).collect();
@@ -45,10 +44,10 @@ impl Endpoint {
             self.counters.record_cache_miss(lookup);
             let rows = Rows::token_ids(missing.len(), missing.concat());
             let answer = tower.batcher.embed(rows, admission(&self.counters, request, received)).await;
-            let Answer { embeddings, batch_rows, queue, compute } =
+            let Answer { embeddings, batch_rows, timing } =
                 answer.map_err(|error| refused(request, error))?;
             keep(cache, &missing, &embeddings, info.embedding_size);
-            (outcome.batch_rows, outcome.queue, outcome.compute) = (batch_rows, queue, compute);
+            (outcome.batch_rows, outcome.timing) = (batch_rows, Some(timing));
             computed = embeddings;
         }
         outcome.values = Values::Fp32(merge(&found, &computed, info.embedding_size));

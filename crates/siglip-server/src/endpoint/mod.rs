@@ -19,7 +19,7 @@ use crate::batcher::{self, Admission, BatchError, Batcher, Rows};
 use crate::catalogue::{TextTower, VisionTower};
 use crate::error::InferError;
 use crate::prepare::PreparationError;
-use crate::statistics::{Answered, ModelCounters, StepTimes};
+use crate::statistics::{Answered, ModelCounters, StepTimes, Timing};
 pub(crate) use kinds::{KINDS, Kind};
 use zero_shot::ZeroShot;
 
@@ -73,10 +73,20 @@ pub(crate) struct Outcome {
     pub(crate) values: Values,
     /// The rows of the batch that completed the request; 0 if it needed none.
     pub(crate) batch_rows: usize,
+    /// When it was computed, if it was.
+    pub(crate) timing: Option<Timing>,
+}
+
+impl Outcome {
     /// From admission to the first batch.
-    pub(crate) queue: Duration,
+    pub(crate) fn queue(&self) -> Duration {
+        self.timing.map_or(Duration::ZERO, |timing| timing.queue)
+    }
+
     /// Over all batches that the request was part of.
-    pub(crate) compute: Duration,
+    pub(crate) fn compute(&self) -> Duration {
+        self.timing.map_or(Duration::ZERO, |timing| timing.steps.total())
+    }
 }
 
 /// The elements of an output.
@@ -222,11 +232,11 @@ impl Endpoint {
     ) -> Result<Outcome, InferError> {
         let count = rows.count();
         let answer = batcher.embed(rows, admission(&self.counters, request, received)).await;
-        let batcher::Answer { embeddings, batch_rows, queue, compute } =
+        let batcher::Answer { embeddings, batch_rows, timing } =
             answer.map_err(|error| refused(request, error))?;
         let shape = vec![count, batcher.info().embedding_size];
         let values = Values::Fp32(embeddings);
-        Ok(Outcome { output: kinds::EMBEDDING, shape, values, batch_rows, queue, compute })
+        Ok(Outcome { output: kinds::EMBEDDING, shape, values, batch_rows, timing: Some(timing) })
     }
 
     /// An answer that took no engine, counted as one that did.
@@ -242,7 +252,8 @@ impl Endpoint {
         let steps = StepTimes { infer: compute, ..StepTimes::default() };
         let answered = Answered { rows: count, total: compute, queue: Duration::ZERO, steps };
         self.counters.record_batch(count, steps, &[answered]);
-        Outcome { output, shape, values, batch_rows: 0, queue: Duration::ZERO, compute }
+        let timing = Timing { queued: received, queue: Duration::ZERO, steps };
+        Outcome { output, shape, values, batch_rows: 0, timing: Some(timing) }
     }
 }
 

@@ -94,8 +94,7 @@ impl ZeroShot {
         let texts = self.embed_labels(texts, request).await?;
         let admission = admission(counters, request, received);
         let answer = self.vision.batcher.embed(Rows::pixel_rows(images), admission).await;
-        let Answer { embeddings, batch_rows, queue, compute } =
-            answer.map_err(|error| refused(request, error))?;
+        let Answer { embeddings, batch_rows, timing } = answer.map_err(|error| refused(request, error))?;
 
         let columns = self.vision.batcher.info().embedding_size;
         let per_row = labels.len() / count.max(1);
@@ -105,7 +104,7 @@ impl ZeroShot {
             scores.extend(texts.map(|text| self.score_pair(image, text)));
         }
         let (shape, values) = (vec![count, per_row], Values::Fp32(scores));
-        Ok(Outcome { output: kinds::SCORE, shape, values, batch_rows, queue, compute })
+        Ok(Outcome { output: kinds::SCORE, shape, values, batch_rows, timing: Some(timing) })
     }
 
     fn score_pair(&self, image: &[f32], text: &[f32]) -> f32 {

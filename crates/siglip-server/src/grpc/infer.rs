@@ -24,8 +24,8 @@ pub(super) async fn unary(
     let mut response = Response::new(message);
     let metadata = response.metadata_mut();
     metadata.insert("x-siglip-batch-size", MetadataValue::from(outcome.batch_rows));
-    metadata.insert("x-siglip-queue-us", micros(outcome.queue));
-    metadata.insert("x-siglip-compute-us", micros(outcome.compute));
+    metadata.insert("x-siglip-queue-us", micros(outcome.queue()));
+    metadata.insert("x-siglip-compute-us", micros(outcome.compute()));
     Ok(response)
 }
 

@@ -90,7 +90,7 @@ pub(super) fn trace(
         ("trace_rate", vec![shown.rate]),
         ("trace_count", vec![shown.count]),
         ("log_frequency", vec![shown.log_frequency]),
-        ("trace_file", vec![String::new()]),
+        ("trace_file", vec![state.trace_file()]),
         ("trace_mode", vec!["triton".to_owned()]),
     ];
     let settings =

@@ -96,8 +96,8 @@ fn success(endpoint: &Endpoint, request: &InferRequest, outcome: &Outcome, heade
     }
     headers.insert(CONTENT_LENGTH, body.len().into());
     headers.insert(BATCH_SIZE, outcome.batch_rows.into());
-    headers.insert(QUEUE_US, micros(outcome.queue));
-    headers.insert(COMPUTE_US, micros(outcome.compute));
+    headers.insert(QUEUE_US, micros(outcome.queue()));
+    headers.insert(COMPUTE_US, micros(outcome.compute()));
     *reply.body_mut() = Body::from(body);
     reply
 }

@@ -63,7 +63,7 @@ struct TraceDocument {
     trace_rate: String,
     trace_count: String,
     log_frequency: String,
-    trace_file: &'static str,
+    trace_file: String,
     trace_mode: &'static str,
 }
 
@@ -90,7 +90,7 @@ pub(super) fn trace(
         trace_rate: rate,
         trace_count: count,
         log_frequency,
-        trace_file: "",
+        trace_file: state.trace_file(),
         trace_mode: "triton",
     }))
 }
