@@ -82,7 +82,6 @@ fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
         let run_on = match isa.experience() {
             Experience::Processor => "processor",
             Experience::Emulator => "emulator",
-            Experience::None => "nowhere",
         };
         kernels.push(Kernels { isa: isa.name(), available: isa.is_available(), run_on, peaks });
     }
@@ -141,9 +140,8 @@ impl Kernels {
         };
         let mut notes: Vec<String> = self.peaks.iter().map(peak).collect();
         notes.extend(match self.run_on {
-            "processor" => None,
             "emulator" => Some("where this was developed, run in an emulator only".to_owned()),
-            _ => Some("never run where this was developed".to_owned()),
+            _ => None,
         });
         format!("{:<13} {:<16} {}", self.isa, state, notes.join(", ")).trim_end().to_owned() + "\n"
     }

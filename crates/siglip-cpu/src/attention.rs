@@ -16,7 +16,8 @@
 //! A panel's scores stay in the core's cache and the whole score matrix never exists, so softmax needs no running
 //! maximum: it sees all keys.
 
-use crate::gemm::{Epilogue, Product, multiply, multiply_steps, prefetch, prefetch_values};
+use crate::buffer::{Buffer, Plain};
+use crate::gemm::{Epilogue, Part, Product, multiply, multiply_steps, prefetch, prefetch_values};
 use crate::kernels::{ActivationKernels, Kernels};
 use crate::ops::{Exponentials, exponentials};
 use crate::pack::panel_widths;
@@ -39,44 +40,94 @@ pub(crate) struct Attention<P: Path> {
     pub(crate) head_dim: usize,
     /// `log2(e) / sqrt(head_dim)`.
     pub(crate) scale_log2e: f32,
-    /// `[queries, head_dim]`; nothing beyond `head_dim` is written.
-    pub(crate) out: *mut P::Inner,
-    pub(crate) out_stride: usize,
+    /// Where the results go.
+    pub(crate) out: Output<P::Inner>,
     /// Queries, keys and values of the head whose turn comes next, laid out alike, to be fetched meanwhile; null for
     /// none.
     pub(crate) next: [*const P::Inner; 3],
-    /// This thread's scratch memory, laid out by [`Scratch`].
-    pub(crate) packed_q: *mut P::Inner,
-    pub(crate) packed_v: *mut P::Inner,
+    /// This thread's scratch memory.
+    pub(crate) scratch: ScratchMemory<P::Inner>,
+}
+
+/// `[queries, head_dim]` within the rows of all heads and items, in the layout of the path's results for another product;
+/// nothing else is written.
+#[derive(Clone, Copy)]
+pub(crate) struct Output<A> {
+    /// The first value of all rows.
+    pub(crate) first: *mut A,
+    pub(crate) stride: usize,
+    /// The row of the first query, and the column of the head's first value.
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+/// Scratch memory of one thread.
+pub(crate) struct Scratch<A> {
+    packed_q: Buffer<A>,
+    packed_v: Buffer<A>,
+    scores: Buffer<f32>,
+    mixed: Buffer<f32>,
+}
+
+/// Pointers into a [`Scratch`].
+#[derive(Clone, Copy)]
+pub(crate) struct ScratchMemory<A> {
+    pub(crate) packed_q: *mut A,
+    pub(crate) packed_v: *mut A,
     pub(crate) scores: *mut f32,
     pub(crate) mixed: *mut f32,
 }
 
 /// How much scratch memory one thread needs, in values.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct ScratchSizes {
     pub(crate) packed_q: usize,
     pub(crate) packed_v: usize,
     pub(crate) scores: usize,
     pub(crate) mixed: usize,
 }
 
-impl Scratch {
-    pub(crate) fn new<A: Path>(keys: usize, head_dim: usize) -> Self {
-        let queries = A::MAX_VECTORS * lanes::<A>();
-        Scratch {
-            packed_q: head_dim.next_multiple_of(A::STEP) * queries,
-            // Whole vectors are written; the last one may end behind the last column.
-            packed_v: keys.next_multiple_of(A::STEP) * head_dim + lanes::<A>() * A::STEP,
-            scores: keys.next_multiple_of(A::STEP) * queries,
-            mixed: head_dim * queries,
+impl<A: Plain> Scratch<A> {
+    /// For heads of always as many keys, and as many values each, on paths whose attention is `P`.
+    pub(crate) fn new<P: Path<Inner = A>>(keys: usize, head_dim: usize) -> std::io::Result<Self> {
+        let sizes = P::attention_scratch(keys, head_dim);
+        Ok(Scratch {
+            packed_q: Buffer::zeroed(sizes.packed_q)?,
+            packed_v: Buffer::zeroed(sizes.packed_v)?,
+            scores: Buffer::zeroed(sizes.scores)?,
+            mixed: Buffer::zeroed(sizes.mixed)?,
+        })
+    }
+
+    pub(crate) fn memory(&mut self) -> ScratchMemory<A> {
+        ScratchMemory {
+            packed_q: self.packed_q.as_mut_ptr(),
+            packed_v: self.packed_v.as_mut_ptr(),
+            scores: self.scores.as_mut_ptr(),
+            mixed: self.mixed.as_mut_ptr(),
         }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.packed_q.bytes() + self.packed_v.bytes() + self.scores.bytes() + self.mixed.bytes()
+    }
+}
+
+/// What [`attend`] needs.
+pub(crate) fn scratch_sizes<A: Path>(keys: usize, head_dim: usize) -> ScratchSizes {
+    let queries = A::MAX_VECTORS * lanes::<A>();
+    ScratchSizes {
+        packed_q: head_dim.next_multiple_of(A::STEP) * queries,
+        // Whole vectors are written; the last one may end behind the last column.
+        packed_v: keys.next_multiple_of(A::STEP) * head_dim + lanes::<A>() * A::STEP,
+        scores: keys.next_multiple_of(A::STEP) * queries,
+        mixed: head_dim * queries,
     }
 }
 
 /// # Safety
 ///
-/// The pointers must be valid as the fields say, the scratch memory as large as [`Scratch::new`] says for
+/// The pointers must be valid as the fields say, the scratch memory be made for
 /// `P::Attention`, the path's instructions enabled in the calling function, and those of `P::Attention` present in the
 /// machine.
 #[inline(always)]
@@ -129,7 +180,7 @@ unsafe fn pack_values<P: Path>(head: &Attention<P>) {
                     head.kv_stride,
                     rows,
                     lanes.min(head.head_dim - column),
-                    head.packed_v.add(first * head.head_dim + column * step),
+                    head.scratch.packed_v.add(first * head.head_dim + column * step),
                 );
             }
         }
@@ -147,7 +198,7 @@ unsafe fn pack_queries<P: Path>(head: &Attention<P>, panel: &Panel) {
         for vector in 0..panel.vectors {
             let filled = lanes.min(panel.count.saturating_sub(vector * lanes));
             let source = head.q.add((panel.first + vector * lanes) * head.q_stride);
-            let packed = head.packed_q.add(vector * lanes * step);
+            let packed = head.scratch.packed_q.add(vector * lanes * step);
             for first in (0..whole).step_by(lanes) {
                 let to = packed.add(first * width * step);
                 let groups = (filled, lanes.min(whole - first));
@@ -205,10 +256,10 @@ unsafe fn scores<P: Kernels>(head: &Attention<P>, vectors: usize) {
             order: Order::Rows,
             row_stride: head.kv_stride,
             rows: head.keys,
-            panel: head.packed_q,
+            panel: head.scratch.packed_q,
             steps: head.head_dim.div_ceil(P::Attention::STEP),
             vectors,
-            out: head.scores,
+            out: head.scratch.scores,
         });
     }
 }
@@ -220,7 +271,7 @@ unsafe fn weights<P: Path>(
     vectors: usize,
     factors: &mut [f32; MAX_VECTORS * MAX_LANES],
 ) {
-    let Attention { scores, keys, scale_log2e, .. } = *head;
+    let Attention { scratch: ScratchMemory { scores, .. }, keys, scale_log2e, .. } = *head;
     let columns = Exponentials { scores, keys, scale_log2e, factors: factors.as_mut_ptr() };
     // SAFETY: the scores are there, and there is room for factors of the widest panel.
     unsafe {
@@ -239,14 +290,14 @@ unsafe fn mix<P: Kernels>(head: &Attention<P>, vectors: usize) {
     // SAFETY: values and weights were packed, and there is room for the sums.
     unsafe {
         P::Attention::multiply(&Operands {
-            left: head.packed_v,
+            left: head.scratch.packed_v,
             order: Order::Steps,
             row_stride: head.head_dim,
             rows: head.head_dim,
-            panel: head.scores.cast(),
+            panel: head.scratch.scores.cast(),
             steps: head.keys.div_ceil(P::Attention::STEP),
             vectors,
-            out: head.mixed,
+            out: head.scratch.mixed,
         });
     }
 }
@@ -288,9 +339,9 @@ impl<A: Path> Operands<A> {
             steps: self.steps,
             vectors: self.vectors,
             row_scales: std::ptr::null(),
-            row_scale_stride: 0,
             column_scales: std::ptr::null(),
             column_sums: std::ptr::null(),
+            part: Part::WHOLE,
             epilogue: Epilogue::Sums { out: self.out, stride: self.vectors * lanes::<A>() },
             prefetch: std::ptr::null(),
             prefetch_bytes: 0,
@@ -328,22 +379,23 @@ unsafe fn write<P: Path>(head: &Attention<P>, panel: &Panel, factors: &[f32; MAX
                     for (i, value) in values.iter_mut().enumerate().take(step) {
                         let row = (first + group) * step + i;
                         if row < head.head_dim {
-                            let sums = P::Simd::load(head.mixed.add(row * width + vector * lanes));
+                            let sums = P::Simd::load(head.scratch.mixed.add(row * width + vector * lanes));
                             *value = P::Simd::mul(sums, factor);
                         }
                     }
                     P::Attention::store_step(columns.add(group * lanes * step), values);
                 }
-                let out = head.out.add((panel.first + vector * lanes) * head.out_stride + first * step);
-                if filled == lanes && count == lanes && head.out_stride.is_multiple_of(step) {
-                    let stride = head.out_stride / step;
+                let row = head.out.row + panel.first + vector * lanes;
+                let out = head.out.first.add(row * head.out.stride + head.out.column + first * step);
+                if filled == lanes && count == lanes && head.out.stride.is_multiple_of(step) {
+                    let stride = head.out.stride / step;
                     transpose_groups::<P>(columns, lanes * step, (lanes, lanes), out, stride);
                 } else {
                     transpose_groups::<P>(columns, lanes * step, (count, lanes), rows, lanes);
                     let values = (count * step).min(head.head_dim - first * step);
                     for query in 0..filled {
                         let row = rows.add(query * lanes * step);
-                        std::ptr::copy_nonoverlapping(row, out.add(query * head.out_stride), values);
+                        std::ptr::copy_nonoverlapping(row, out.add(query * head.out.stride), values);
                     }
                 }
             }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use siglip::engine::Precision;
 use siglip::weights::{Tensor, Weights};
 
-use crate::attention::{Attention, Scratch};
+use crate::attention::{Attention, Output, Scratch};
+use crate::buffer::Buffer;
 use crate::build::{BuildError, Options, Task, dispatch};
 use crate::encoder::padded;
 use crate::isa::Isa;
 use crate::kernels::Kernels;
-use crate::linear::{Layer, Rows, Target};
+use crate::linear::{Layer, Rows, Target, carried_sums};
 use crate::ops::LayerNorm;
 use crate::pack::{Columns, Packed};
-use crate::path::{Element, RowScale};
+use crate::path::{Element, RowScale, inner_layout};
 use crate::share::Counter;
 use crate::threads::Pool;
 
@@ -95,7 +96,7 @@ impl Task for Prepare {
     fn run<P: Kernels>(self) -> Self::Output {
         Ok(match self.work {
             Work::Linear { rows, k, columns, gelu } => linear::<P>(self.pool, rows, (k, columns), gelu)?,
-            Work::Attention { positions, head_dim } => attention::<P>(positions, head_dim),
+            Work::Attention { positions, head_dim } => attention::<P>(positions, head_dim)?,
             Work::LayerNorm { rows, size } => layer_norm::<P>(rows, size),
             Work::Pack { k, columns } => pack::<P>(k, columns),
         })
@@ -137,34 +138,35 @@ fn linear<P: Kernels>(
     let (weight, bias) = tensors(k, columns);
     let packed = Packed::<P>::new(&[Columns { weight: &weight, bias: &bias, rows: 0..columns }], 1)?;
     let stride = padded(k);
-    let input: Vec<P::Activation> = if P::QUANTIZED {
-        vec![P::Activation::default(); rows * stride]
-    } else {
-        let values = values::<P::Inner>(rows * stride);
-        // SAFETY: without quantising, activations and results are one type.
-        unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }.to_vec()
-    };
+    let len = P::LAYOUT.rows(rows) * stride;
+    let mut input = Buffer::<P::Activation>::zeroed(len)?;
+    if !P::QUANTIZED {
+        for (i, value) in values::<P::Inner>(len).into_iter().enumerate() {
+            // SAFETY: below the buffer's length; without quantising, activations and results are one type.
+            unsafe { input.as_mut_ptr().cast::<P::Inner>().add(i).write(value) };
+        }
+    }
     let scales = vec![RowScale { scale: 1.0 / 128.0, offset: -1.0 }; rows];
-    let mut output = vec![P::Inner::default(); rows * padded(columns)];
+    let mut output = vec![P::Inner::default(); P::LAYOUT.rows(rows) * padded(columns)];
+    let mut carried = vec![0_u32; carried_sums::<P>(rows)];
     let mut counter = Counter::default();
     Ok(Box::new(move || {
         counter.reset();
         let stride = padded(columns);
         let out = crate::tower::Shared(output.as_mut_ptr());
-        let input = Rows {
-            first: input.as_ptr(),
-            stride: padded(k),
-            count: rows,
-            scales: scales.as_ptr(),
-            scale_stride: 1,
-        };
+        let input = Rows { first: input.as_ptr(), stride: padded(k), count: rows, scales: scales.as_ptr() };
         let input = SharedRows(input);
+        let carried = crate::tower::Shared(carried.as_mut_ptr());
         let (packed, counters) = (&packed, std::slice::from_ref(&counter));
         pool.run(move |worker| {
             let (out, input) = (out.pointer(), input.rows());
             let target = if gelu { Target::Gelu { out, stride } } else { Target::Store { out, stride } };
             // SAFETY: input and output hold these rows, padded; `dispatch` checked the instructions.
-            unsafe { Layer { packed, input, target, next: None }.run(worker, counters) };
+            unsafe {
+                P::enter();
+                Layer { packed, input, target, next: None }.run(worker, counters, carried.pointer());
+                P::leave();
+            }
         });
     }))
 }
@@ -184,19 +186,16 @@ unsafe impl<T> Sync for SharedRows<T> {}
 // SAFETY: as above.
 unsafe impl<T> Send for SharedRows<T> {}
 
-fn attention<P: Kernels>(positions: usize, head_dim: usize) -> Box<dyn FnMut()> {
+fn attention<P: Kernels>(positions: usize, head_dim: usize) -> std::io::Result<Box<dyn FnMut()>> {
     let stride = padded(head_dim);
-    let operand = || values::<P::Inner>(positions * stride);
-    let (q, k, v) = (operand(), operand(), operand());
-    let mut out = operand();
-    let scratch = Scratch::new::<P::Attention>(positions, head_dim);
-    let mut packed_q = vec![P::Inner::default(); scratch.packed_q];
-    let mut packed_v = vec![P::Inner::default(); scratch.packed_v];
-    let mut scores = vec![0.0; scratch.scores];
-    let mut mixed = vec![0.0; scratch.mixed];
-    Box::new(move || {
+    let operand = || Buffer::padded(&values::<P::Inner>(positions * stride), 0);
+    let (q, k, v) = (operand()?, operand()?, operand()?);
+    let mut out = Buffer::<P::Inner>::zeroed(inner_layout::<P>().rows(positions) * stride)?;
+    let mut scratch = Scratch::new::<P::Attention>(positions, head_dim)?;
+    Ok(Box::new(move || {
         // SAFETY: the buffers have the sizes that the fields ask for; `dispatch` checked the instructions.
         unsafe {
+            P::enter();
             P::attend(&Attention {
                 q: q.as_ptr(),
                 q_stride: stride,
@@ -207,16 +206,13 @@ fn attention<P: Kernels>(positions: usize, head_dim: usize) -> Box<dyn FnMut()> 
                 keys: positions,
                 head_dim,
                 scale_log2e: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
-                out: out.as_mut_ptr(),
-                out_stride: stride,
+                out: Output { first: out.as_mut_ptr(), stride, row: 0, column: 0 },
                 next: [std::ptr::null(); 3],
-                packed_q: packed_q.as_mut_ptr(),
-                packed_v: packed_v.as_mut_ptr(),
-                scores: scores.as_mut_ptr(),
-                mixed: mixed.as_mut_ptr(),
+                scratch: scratch.memory(),
             });
+            P::leave();
         }
-    })
+    }))
 }
 
 fn layer_norm<P: Kernels>(rows: usize, size: usize) -> Box<dyn FnMut()> {
@@ -224,7 +220,7 @@ fn layer_norm<P: Kernels>(rows: usize, size: usize) -> Box<dyn FnMut()> {
     let x: Vec<f32> = values(rows * stride);
     let mut parameter: Vec<f32> = values(stride);
     parameter[size..].fill(0.0);
-    let mut out = vec![P::Activation::default(); rows * stride];
+    let mut out = vec![P::Activation::default(); P::LAYOUT.rows(rows) * stride];
     let (mut scales, mut scratch) = (vec![RowScale::default(); rows], vec![0.0; stride]);
     Box::new(move || {
         for (row, scale) in scales.iter_mut().enumerate() {
@@ -236,7 +232,7 @@ fn layer_norm<P: Kernels>(rows: usize, size: usize) -> Box<dyn FnMut()> {
                     weight: parameter.as_ptr(),
                     bias: parameter.as_ptr(),
                     epsilon: 1e-6,
-                    out: out.as_mut_ptr().add(row * stride),
+                    out: out.as_mut_ptr().add(P::LAYOUT.row::<P::Activation>(row, stride)),
                     scale,
                     row: scratch.as_mut_ptr(),
                 });

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use memmap2::MmapMut;
 
 /// A fixed block of `len` zeroed values, aligned to a cache line, or to a huge page (and asked for as huge pages)
-/// from [`HUGE_PAGE`] up: a forward pass walks through hundreds of megabytes of weights, and with 4 KiB pages it would
+/// from [`HUGE_FROM`] up: a forward pass walks through hundreds of megabytes of weights, and with 4 KiB pages it would
 /// miss the TLB at every one.
 pub(crate) struct Buffer<T> {
     map: MmapMut,
@@ -15,11 +15,15 @@ pub(crate) struct Buffer<T> {
 }
 
 const HUGE_PAGE: usize = 2 << 20;
+/// From which size huge pages are asked for: activations of this size would need more small pages than the first TLB has
+/// entries for.
+const HUGE_FROM: usize = 256 << 10;
 
 /// Values that may be all zero bits and may be read as whatever bits they hold.
 pub(crate) trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for f32 {}
 impl Plain for u16 {}
+impl Plain for u32 {}
 impl Plain for u8 {}
 impl Plain for i8 {}
 impl Plain for crate::path::RowScale {}
@@ -32,7 +36,7 @@ impl<T: Plain> Buffer<T> {
     /// What the system says when it refuses the address space.
     pub(crate) fn zeroed(len: usize) -> std::io::Result<Self> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(std::io::ErrorKind::OutOfMemory)?.max(1);
-        let huge = bytes >= HUGE_PAGE;
+        let huge = bytes >= HUGE_FROM;
         let map = MmapMut::map_anon(if huge { bytes + HUGE_PAGE } else { bytes })?;
         let mut offset = 0;
         if huge {

@@ -208,7 +208,9 @@ fn on_path<T: Task>(isa: Isa, precision: Precision, task: T) -> Result<T::Output
         #[cfg(target_arch = "x86_64")]
         (Isa::Amx, Precision::Bf16) => task.run::<Bf16<Tiled<Amx<false>, Vdpbf16ps>>>(),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Amx, Precision::Int8) => task.run::<Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>>(),
+        (Isa::Amx, Precision::Int8) => {
+            task.run::<Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Tiled<Amx<false>, Vdpbf16ps>>>>()
+        }
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512Bf16, Precision::Bf16) => task.run::<Bf16<Vdpbf16ps>>(),
         #[cfg(target_arch = "x86_64")]

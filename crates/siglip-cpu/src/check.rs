@@ -5,11 +5,11 @@
 //! hypervisor or a compiler that does not do what the kernels were written for must not lead to wrong embeddings. It
 //! takes about a millisecond and runs once in a process for each instruction set and precision that is wanted.
 
-use crate::attention::{Attention, Scratch};
-use crate::gemm::{Epilogue, Product};
+use crate::attention::{Attention, Output, Scratch};
+use crate::gemm::{Epilogue, Part, Product};
 use crate::kernels::Kernels;
 use crate::ops::{LayerNorm, Quantize};
-use crate::path::{Element, RowScale, lanes};
+use crate::path::{BLOCK, Element, Layout, RowScale, inner_layout, lanes, steps};
 
 /// The first result that was wrong.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -31,9 +31,23 @@ pub struct Difference {
 pub(crate) unsafe fn check<P: Kernels>() -> Result<(), Difference> {
     // SAFETY: the caller's.
     unsafe {
+        P::enter();
+        let result = check_kernels::<P>();
+        P::leave();
+        result
+    }
+}
+
+unsafe fn check_kernels<P: Kernels>() -> Result<(), Difference> {
+    // SAFETY: the caller's.
+    unsafe {
         for vectors in 1..=P::MAX_VECTORS {
             // Odd numbers of rows, so that blocks of every height are used.
             SmallProduct::<P>::new(7 + 2 * vectors, vectors).check()?;
+        }
+        if P::LAYOUT == Layout::Blocks {
+            // A whole block and more than half of the next.
+            SmallProduct::<P>::new(BLOCK + 19, P::MAX_VECTORS).check()?;
         }
         check_attention::<P>()?;
         check_layer_norm::<P>()
@@ -83,9 +97,9 @@ const K: usize = 37;
 const UNIT: f32 = 1.0 / 16384.0;
 
 impl<P: Kernels> SmallProduct<P> {
-    const STEPS: usize = K.div_ceil(P::STEP);
-    /// Room for whole vectors, which quantising reads.
-    const STRIDE: usize = K.next_multiple_of(16) + 16;
+    const STEPS: usize = steps::<P>(K);
+    /// Room for whole vectors, which quantising reads, and for whole chunks.
+    const STRIDE: usize = K.next_multiple_of(64) + 64;
 
     unsafe fn new(rows: usize, vectors: usize) -> Self {
         let columns = vectors * lanes::<P>();
@@ -103,7 +117,7 @@ impl<P: Kernels> SmallProduct<P> {
             rows,
             vectors,
             columns,
-            activations: vec![P::Activation::default(); rows * Self::STRIDE],
+            activations: vec![P::Activation::default(); P::LAYOUT.rows(rows) * Self::STRIDE],
             row_scales: vec![RowScale::default(); rows],
             panel: vec![P::Weight::default(); Self::STEPS * columns * P::STEP],
             column_scales: Vec::new(),
@@ -139,7 +153,8 @@ impl<P: Kernels> SmallProduct<P> {
 
     /// A row of results as a left operand, as [`crate::encoder`] makes it.
     unsafe fn fill_row(&mut self, row: usize, values: &[P::Inner]) {
-        let target = self.activations[row * Self::STRIDE..][..Self::STRIDE].as_mut_ptr();
+        let at = P::LAYOUT.row::<P::Activation>(row, Self::STRIDE);
+        let target = self.activations[at..].as_mut_ptr();
         if P::QUANTIZED {
             // SAFETY: all rows are STRIDE values long, K padded to whole vectors; the instructions are the caller's.
             unsafe {
@@ -151,8 +166,11 @@ impl<P: Kernels> SmallProduct<P> {
                 });
             }
         } else {
-            // SAFETY: without quantising, activations and results are one type.
-            unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), target.cast(), Self::STRIDE) };
+            for (column, value) in values.iter().enumerate() {
+                let at = P::LAYOUT.column::<P::Activation>(column);
+                // SAFETY: a value of the row; without quantising, activations and results are one type.
+                unsafe { target.add(at).cast::<P::Inner>().write(*value) };
+            }
         }
     }
 
@@ -167,9 +185,9 @@ impl<P: Kernels> SmallProduct<P> {
                 steps: Self::STEPS,
                 vectors: self.vectors,
                 row_scales: self.row_scales.as_ptr(),
-                row_scale_stride: 1,
                 column_scales: self.column_scales.as_ptr(),
                 column_sums: self.column_sums.as_ptr(),
+                part: Part::WHOLE,
                 epilogue,
                 prefetch: self.panel.as_ptr().cast(),
                 prefetch_bytes: size_of_val(self.panel.as_slice()),
@@ -183,6 +201,9 @@ impl<P: Kernels> SmallProduct<P> {
         let biased = || self.sums.iter().zip(self.bias.iter().cycle()).map(|(sum, b)| sum + f64::from(*b));
         let mut residual = vec![0.75_f32; self.rows * stride];
         let mut out = vec![P::Inner::default(); self.rows * stride];
+        let layout = inner_layout::<P>();
+        let wide = stride.next_multiple_of(64);
+        let mut operand = vec![P::Inner::default(); layout.rows(self.rows) * wide];
         // SAFETY: the outputs have `rows` rows of `columns`; the instructions are the caller's.
         unsafe {
             self.multiply(Epilogue::Accumulate { bias, out: residual.as_mut_ptr(), stride });
@@ -193,9 +214,11 @@ impl<P: Kernels> SmallProduct<P> {
             for (got, expected) in out.iter().zip(biased()) {
                 expect("the matrix product", got.to_f32(), expected, tolerance::<P::Inner>())?;
             }
-            self.multiply(Epilogue::Gelu { bias, out: out.as_mut_ptr(), stride });
+            self.multiply(Epilogue::Gelu { bias, out: operand.as_mut_ptr(), stride: wide });
         }
-        for (got, x) in out.iter().zip(biased()) {
+        for (i, x) in biased().enumerate() {
+            let (row, column) = (i / stride, i % stride);
+            let got = operand[layout.row::<P::Inner>(row, wide) + layout.column::<P::Inner>(column)];
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             expect("GELU", got.to_f32(), 0.5 * x * (1.0 + u.tanh()), tolerance::<P::Inner>())?;
         }
@@ -215,12 +238,14 @@ unsafe fn check_attention<P: Kernels>() -> Result<(), Difference> {
         (0..rows * STRIDE).map(|i| P::Inner::from_f32(value(i))).collect()
     };
     let (q, k, v) = (values(QUERIES, 0), values(KEYS, 170), values(KEYS, 1700));
-    let scratch = Scratch::new::<P::Attention>(KEYS, HEAD_DIM);
-    let mut packed_q = vec![P::Inner::default(); scratch.packed_q];
-    let mut packed_v = vec![P::Inner::default(); scratch.packed_v];
-    let mut scores = vec![0.0; scratch.scores];
-    let mut mixed = vec![0.0; scratch.mixed];
-    let mut out = vec![P::Inner::default(); QUERIES * STRIDE];
+    let mut scratch = Scratch::new::<P::Attention>(KEYS, HEAD_DIM).map_err(|_| Difference {
+        kernel: "attention's memory",
+        got: 0.0,
+        expected: 1.0,
+    })?;
+    let layout = inner_layout::<P>();
+    let out_stride = STRIDE.next_multiple_of(64);
+    let mut out = vec![P::Inner::default(); layout.rows(QUERIES) * out_stride];
     let scale = 1.0 / (HEAD_DIM as f64).sqrt();
     // SAFETY: the buffers have the sizes that the fields ask for; the instructions are the caller's.
     unsafe {
@@ -234,13 +259,9 @@ unsafe fn check_attention<P: Kernels>() -> Result<(), Difference> {
             keys: KEYS,
             head_dim: HEAD_DIM,
             scale_log2e: std::f32::consts::LOG2_E * scale as f32,
-            out: out.as_mut_ptr(),
-            out_stride: STRIDE,
+            out: Output { first: out.as_mut_ptr(), stride: out_stride, row: 0, column: 0 },
             next: [std::ptr::null(); 3],
-            packed_q: packed_q.as_mut_ptr(),
-            packed_v: packed_v.as_mut_ptr(),
-            scores: scores.as_mut_ptr(),
-            mixed: mixed.as_mut_ptr(),
+            scratch: scratch.memory(),
         });
     }
     let read = |values: &[P::Inner], i: usize| f64::from(values[i].to_f32());
@@ -254,7 +275,8 @@ unsafe fn check_attention<P: Kernels>() -> Result<(), Difference> {
         for d in 0..HEAD_DIM {
             let term = |key: usize| exponentials[key] / total * read(&v, key * STRIDE + d);
             let expected: f64 = (0..KEYS).map(term).sum();
-            expect("attention", out[query * STRIDE + d].to_f32(), expected, 2.0 * tolerance::<P::Inner>())?;
+            let got = out[layout.row::<P::Inner>(query, out_stride) + layout.column::<P::Inner>(d)];
+            expect("attention", got.to_f32(), expected, 2.0 * tolerance::<P::Inner>())?;
         }
     }
     Ok(())
@@ -262,7 +284,7 @@ unsafe fn check_attention<P: Kernels>() -> Result<(), Difference> {
 
 unsafe fn check_layer_norm<P: Kernels>() -> Result<(), Difference> {
     const SIZE: usize = 45;
-    const PADDED: usize = 48;
+    const PADDED: usize = 64;
     let parameter = |offset: usize| -> Vec<f32> {
         let value = |i| (scatter(i + offset) % 64) as f32 / 16.0 - 2.0;
         (0..PADDED).map(|i| if i < SIZE { value(i) } else { 0.0 }).collect()
@@ -270,7 +292,8 @@ unsafe fn check_layer_norm<P: Kernels>() -> Result<(), Difference> {
     // Away from zero, where a variance from squares alone would lose its bits.
     let x: Vec<f32> = parameter(0).iter().map(|x| x + 100.0).collect();
     let (weight, bias) = (parameter(100), parameter(200));
-    let (mut out, mut scale) = (vec![P::Activation::default(); PADDED], RowScale::default());
+    let (mut out, mut scale) =
+        (vec![P::Activation::default(); P::LAYOUT.rows(1) * PADDED], RowScale::default());
     let mut row = vec![0.0; PADDED];
     // SAFETY: all buffers hold the size padded to whole vectors; the instructions are the caller's.
     unsafe {
@@ -293,13 +316,13 @@ unsafe fn check_layer_norm<P: Kernels>() -> Result<(), Difference> {
         let expected = normal * f64::from(weight[i]) + f64::from(bias[i]);
         if P::QUANTIZED {
             // SAFETY: activations of quantised paths are bytes.
-            let byte = unsafe { out.as_ptr().add(i).cast::<u8>().read() };
+            let byte = unsafe { out.as_ptr().add(P::LAYOUT.column::<u8>(i)).cast::<u8>().read() };
             let got = scale.scale * f32::from(byte) + scale.offset;
             expect("layer norm", row[i], expected, 1e-4)?;
             expect("quantising", got, expected, f64::from(scale.scale))?;
         } else {
             // SAFETY: without quantising, activations and results are one type.
-            let got = unsafe { out.as_ptr().add(i).cast::<P::Inner>().read() };
+            let got = unsafe { out.as_ptr().cast::<P::Inner>().add(P::LAYOUT.column::<P::Inner>(i)).read() };
             expect("layer norm", got.to_f32(), expected, tolerance::<P::Inner>().max(1e-4))?;
         }
     }

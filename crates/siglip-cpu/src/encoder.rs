@@ -18,14 +18,14 @@ use std::sync::Arc;
 
 use siglip::weights::{Block, Linear, Norm};
 
-use crate::attention::{self, Attention};
+use crate::attention::{self, Attention, Output, ScratchMemory};
 use crate::buffer::Buffer;
 use crate::gemm::prefetch_values;
 use crate::kernels::Kernels;
-use crate::linear::{Layer, Rows, Target};
+use crate::linear::{Layer, Rows, Target, carried_sums};
 use crate::ops::{LayerNorm, Quantize};
 use crate::pack::{Columns, Packed};
-use crate::path::{RowScale, lanes};
+use crate::path::{RowScale, inner_layout, lanes};
 use crate::profile::{Clock, Kind, Profile};
 use crate::share::{Counter, Teams};
 use crate::threads::{Pool, Worker};
@@ -61,9 +61,9 @@ impl Shape {
     }
 }
 
-/// A row's length in memory: a multiple of every path's vector.
+/// A row's length in memory: a multiple of every path's vector and chunk.
 pub(crate) fn padded(width: usize) -> usize {
-    width.next_multiple_of(16)
+    width.next_multiple_of(64)
 }
 
 /// A layer norm's parameters, padded with zeroes.
@@ -84,7 +84,7 @@ impl PackedNorm {
         })
     }
 
-    /// Normalises this thread's share of rows: row `r` of `x` into row `r` of `memory.normed`.
+    /// Normalises this thread's share of rows: row `r` of `x` into row `first + r` of `memory.normed`.
     ///
     /// # Safety
     ///
@@ -93,7 +93,7 @@ impl PackedNorm {
         &self,
         worker: &Worker<'_>,
         memory: &Memory<'_, P>,
-        count: usize,
+        (first, count): (usize, usize),
         epsilon: f32,
         (x, x_stride): (*const f32, usize),
     ) {
@@ -108,8 +108,8 @@ impl PackedNorm {
                     weight: self.weight.as_ptr(),
                     bias: self.bias.as_ptr(),
                     epsilon,
-                    out: memory.normed.add(row * padded(self.size)),
-                    scale: memory.normed_scales.wrapping_add(row),
+                    out: memory.normed.add(P::LAYOUT.row::<P::Activation>(first + row, padded(self.size))),
+                    scale: memory.normed_scales.wrapping_add(first + row),
                     row: memory.thread(worker.index()).row,
                 });
             }
@@ -241,62 +241,86 @@ impl<P: Kernels> Encoder<P> {
         // SAFETY: `memory` has room for `rows` rows of every stride used here; phases that write what another reads
         // are separated by barriers.
         unsafe {
-            block.norm1.rows(worker, memory, rows, epsilon, (memory.x, x_stride));
+            block.norm1.rows(worker, memory, (0, rows), epsilon, (memory.x, x_stride));
+            // The rows that go on after attention: how many, their distance in positions and their first.
+            let (wanted, every, offset) = match block.projections {
+                Projections::Joined(_) => (rows, 1, 0),
+                Projections::Split { .. } => (items, positions, positions - 1),
+            };
+            let (residual, residual_stride) = (memory.x.add(offset * x_stride), every * x_stride);
+            // Where these are few, they are normalised once more, to a place where they are neighbours.
+            let apart = P::LAYOUT.rows(rows);
+            if every > 1 {
+                block.norm1.rows(worker, memory, (apart, wanted), epsilon, (residual, residual_stride));
+            }
             phases.end(Kind::LayerNorm, 0);
 
-            // The rows that go on after attention: their distance in positions and their first.
-            let (every, offset, wanted) = match block.projections {
-                Projections::Joined(_) => (1, 0, rows),
-                Projections::Split { .. } => (positions, positions - 1, items),
-            };
-            let normed = memory.normed_rows(x_stride, 0, 1, rows);
-            let queries = if every == 1 { positions } else { 1 };
+            let normed = memory.normed_rows(x_stride, 0, rows);
             let heads = match &block.projections {
                 Projections::Joined(qkv) => {
                     let target = Target::Store { out: memory.wide, stride: wide_stride };
-                    Layer { packed: qkv, input: normed, target, next: Some(&block.out) }
-                        .run(worker, phases.next());
+                    Layer { packed: qkv, input: normed, target, next: Some(&block.out) }.run(
+                        worker,
+                        phases.next(),
+                        memory.carried(worker),
+                    );
                     let (k, v) = (memory.wide.add(hidden), memory.wide.add(2 * hidden));
+                    let queries = positions;
                     Heads { q: memory.wide, q_stride: wide_stride, queries, k, v, kv_stride: wide_stride }
                 }
                 Projections::Split { q: q_packed, kv } => {
                     let target = Target::Store { out: memory.wide, stride: wide_stride };
-                    Layer { packed: kv, input: normed, target, next: Some(q_packed) }
-                        .run(worker, phases.next());
-                    let last = memory.normed_rows(x_stride, offset, every, wanted);
+                    Layer { packed: kv, input: normed, target, next: Some(q_packed) }.run(
+                        worker,
+                        phases.next(),
+                        memory.carried(worker),
+                    );
+                    let last = memory.normed_rows(x_stride, apart, wanted);
                     let q = memory.wide.add(kv_width);
                     let target = Target::Store { out: q, stride: wide_stride };
-                    Layer { packed: q_packed, input: last, target, next: Some(&block.out) }
-                        .run(worker, phases.next());
+                    Layer { packed: q_packed, input: last, target, next: Some(&block.out) }.run(
+                        worker,
+                        phases.next(),
+                        memory.carried(worker),
+                    );
                     let (k, v) = (memory.wide, memory.wide.add(hidden));
-                    Heads { q, q_stride: wide_stride, queries, k, v, kv_stride: wide_stride }
+                    Heads { q, q_stride: wide_stride, queries: 1, k, v, kv_stride: wide_stride }
                 }
             };
             phases.end(Kind::Projections, 2 * (2 * rows + wanted) * hidden * hidden);
 
             self.attention(worker, phases.next(), memory, items, &heads);
-            phases.end(Kind::Attention, 4 * items * queries * positions * hidden);
+            phases.end(Kind::Attention, 4 * items * heads.queries * positions * hidden);
 
-            let residual = memory.x.add(offset * x_stride);
-            let residual_stride = every * x_stride;
             let mixed = memory.mixed_operand(worker, phases, hidden, wanted);
             let target = Target::Accumulate { out: residual, stride: residual_stride };
-            Layer { packed: &block.out, input: mixed, target, next: Some(&block.fc1) }
-                .run(worker, phases.next());
+            Layer { packed: &block.out, input: mixed, target, next: Some(&block.fc1) }.run(
+                worker,
+                phases.next(),
+                memory.carried(worker),
+            );
             phases.end(Kind::Output, 2 * wanted * hidden * hidden);
 
-            block.norm2.rows(worker, memory, wanted, epsilon, (residual, residual_stride));
+            block.norm2.rows(worker, memory, (0, wanted), epsilon, (residual, residual_stride));
+            memory.clear_rest(worker, intermediate, wanted);
             phases.end(Kind::LayerNorm, 0);
 
-            let normed = memory.normed_rows(x_stride, 0, 1, wanted);
+            let normed = memory.normed_rows(x_stride, 0, wanted);
             let target = Target::Gelu { out: memory.wide, stride: wide_stride };
-            Layer { packed: &block.fc1, input: normed, target, next: Some(&block.fc2) }
-                .run(worker, phases.next());
+            Layer { packed: &block.fc1, input: normed, target, next: Some(&block.fc2) }.run(
+                worker,
+                phases.next(),
+                memory.carried(worker),
+            );
             phases.end(Kind::Fc1, 2 * wanted * hidden * intermediate);
 
             let wide = memory.wide_operand(worker, phases, intermediate, wanted);
             let target = Target::Accumulate { out: residual, stride: residual_stride };
-            Layer { packed: &block.fc2, input: wide, target, next: Some(next) }.run(worker, phases.next());
+            Layer { packed: &block.fc2, input: wide, target, next: Some(next) }.run(
+                worker,
+                phases.next(),
+                memory.carried(worker),
+            );
             phases.end(Kind::Fc2, 2 * wanted * hidden * intermediate);
         }
     }
@@ -317,14 +341,14 @@ impl<P: Kernels> Encoder<P> {
         let Shape { positions, hidden, heads: count, .. } = self.shape;
         let head_dim = self.shape.head_dim();
         let x_stride = padded(hidden);
-        let scratch = memory.thread(worker.index());
+        let scratch = memory.thread(worker.index()).attention;
         let place = |unit: usize| {
             let (item, column) = (unit / count, unit % count * head_dim);
             let kv = item * positions * heads.kv_stride + column;
             let q = heads.q.wrapping_add(item * heads.queries * heads.q_stride + column);
             (q, heads.k.wrapping_add(kv), heads.v.wrapping_add(kv))
         };
-        let teams = Teams::new(items * positions, worker.threads());
+        let teams = Teams::new::<P>(items * positions, worker.threads());
         for claims in teams.in_turn(worker, counters) {
             let units = teams.part(claims.team, items * count, 1);
             let mut unit = units.start + claims.first();
@@ -347,13 +371,14 @@ impl<P: Kernels> Encoder<P> {
                         keys: positions,
                         head_dim,
                         scale_log2e: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
-                        out: memory.mixed.add(item * heads.queries * x_stride + column),
-                        out_stride: x_stride,
+                        out: Output {
+                            first: memory.mixed,
+                            stride: x_stride,
+                            row: item * heads.queries,
+                            column,
+                        },
                         next,
-                        packed_q: scratch.packed_q,
-                        packed_v: scratch.packed_v,
-                        scores: scratch.scores,
-                        mixed: scratch.mixed,
+                        scratch,
                     });
                 }
                 unit = following;
@@ -425,30 +450,22 @@ pub(crate) struct Scratch<P: Kernels> {
 }
 
 struct ThreadScratch<P: Kernels> {
-    packed_q: Buffer<P::Inner>,
-    packed_v: Buffer<P::Inner>,
-    scores: Buffer<f32>,
-    mixed: Buffer<f32>,
+    attention: attention::Scratch<P::Inner>,
     row: Buffer<f32>,
+    carried: Buffer<u32>,
 }
 
 impl<P: Kernels> ThreadScratch<P> {
     fn memory(&mut self) -> ThreadMemory<P> {
         ThreadMemory {
-            packed_q: self.packed_q.as_mut_ptr(),
-            packed_v: self.packed_v.as_mut_ptr(),
-            scores: self.scores.as_mut_ptr(),
-            mixed: self.mixed.as_mut_ptr(),
+            attention: self.attention.memory(),
             row: self.row.as_mut_ptr(),
+            carried: self.carried.as_mut_ptr(),
         }
     }
 
     fn bytes(&self) -> usize {
-        self.packed_q.bytes()
-            + self.packed_v.bytes()
-            + self.scores.bytes()
-            + self.mixed.bytes()
-            + self.row.bytes()
+        self.attention.bytes() + self.row.bytes() + self.carried.bytes()
     }
 }
 
@@ -462,27 +479,28 @@ impl<P: Kernels> Scratch<P> {
         pool: Arc<Pool>,
     ) -> std::io::Result<Self> {
         let rows = items * shape.positions;
+        let carried = carried_sums::<P>(rows);
+        // Those of the last block's last positions stand behind the others.
+        let normed = P::LAYOUT.rows(rows) + P::LAYOUT.rows(items);
+        let rows = P::LAYOUT.rows(rows);
         let row = padded(shape.hidden);
         let qkv = padded(2 * shape.hidden) + row;
         let wide_stride = padded(shape.intermediate).max(padded(3 * shape.hidden)).max(qkv).max(padded(wide));
-        let head = attention::Scratch::new::<P::Attention>(shape.positions, shape.head_dim());
         let threads = (0..pool.threads()).map(|_| {
             Ok(ThreadScratch {
-                packed_q: Buffer::zeroed(head.packed_q)?,
-                packed_v: Buffer::zeroed(head.packed_v)?,
-                scores: Buffer::zeroed(head.scores)?,
-                mixed: Buffer::zeroed(head.mixed)?,
+                attention: attention::Scratch::new::<P::Attention>(shape.positions, shape.head_dim())?,
                 row: Buffer::zeroed(wide_stride)?,
+                carried: Buffer::zeroed(carried)?,
             })
         });
         let mut threads: Vec<_> = threads.collect::<std::io::Result<_>>()?;
         // Paths that are not quantised read results as they are.
         let quantized = if P::QUANTIZED { rows } else { 0 };
-        let teams = Teams::new(rows, pool.threads()).count();
+        let teams = Teams::new::<P>(rows, pool.threads()).count();
         Ok(Scratch {
             x: Buffer::zeroed(rows * row)?,
-            normed: Buffer::zeroed(rows * row + lanes::<P>())?,
-            normed_scales: Buffer::zeroed(quantized)?,
+            normed: Buffer::zeroed(normed * row + lanes::<P>())?,
+            normed_scales: Buffer::zeroed(if P::QUANTIZED { normed } else { 0 })?,
             mixed: Buffer::zeroed(rows * row + lanes::<P>())?,
             wide: Buffer::zeroed(rows * wide_stride + lanes::<P>())?,
             wide_stride,
@@ -549,11 +567,9 @@ pub(crate) struct Memory<'a, P: Kernels> {
 }
 
 struct ThreadMemory<P: Kernels> {
-    packed_q: *mut P::Inner,
-    packed_v: *mut P::Inner,
-    scores: *mut f32,
-    mixed: *mut f32,
+    attention: ScratchMemory<P::Inner>,
     row: *mut f32,
+    carried: *mut u32,
 }
 
 // SAFETY: the pointers go with the buffers of the same `Scratch`, whose mappings do not move, and are used only by the
@@ -565,20 +581,37 @@ impl<P: Kernels> Memory<'_, P> {
         &self.threads[index]
     }
 
-    /// `count` rows of `normed`, every `every`th from row `first` on.
-    pub(crate) fn normed_rows(
-        &self,
-        stride: usize,
-        first: usize,
-        every: usize,
-        count: usize,
-    ) -> Rows<P::Activation> {
+    /// A thread's memory for [`carried_sums`].
+    pub(crate) fn carried(&self, worker: &Worker<'_>) -> *mut u32 {
+        self.thread(worker.index()).carried
+    }
+
+    /// `count` rows of `normed` from row `first` on, where a block begins.
+    pub(crate) fn normed_rows(&self, stride: usize, first: usize, count: usize) -> Rows<P::Activation> {
         Rows {
             first: self.normed.wrapping_add(first * stride),
-            stride: every * stride,
+            stride,
             count,
             scales: self.normed_scales.wrapping_add(first),
-            scale_stride: every,
+        }
+    }
+
+    /// Zeroes what follows `width` values of this thread's share of `wide`'s rows up to the end of a chunk: a layer that
+    /// reads chunks reads that too, and it was something else's place before.
+    ///
+    /// # Safety
+    ///
+    /// `wide` must hold `count` rows that nobody uses meanwhile.
+    pub(crate) unsafe fn clear_rest(&self, worker: &Worker<'_>, width: usize, count: usize) {
+        let layout = inner_layout::<P>();
+        let end = layout.filled::<P::Inner>(width, 1);
+        if end == width {
+            return;
+        }
+        for row in worker.share(count) {
+            let rest = layout.row::<P::Inner>(row, self.wide_stride) + layout.column::<P::Inner>(width);
+            // SAFETY: the rest of a chunk of the row.
+            unsafe { self.wide.add(rest).write_bytes(0, end - width) };
         }
     }
 
@@ -627,7 +660,7 @@ impl<P: Kernels> Memory<'_, P> {
         (to, scales): (*mut P::Activation, *mut RowScale),
     ) -> Rows<P::Activation> {
         if !P::QUANTIZED {
-            return Rows { first: from.cast(), stride, count, scales: std::ptr::null(), scale_stride: 0 };
+            return Rows { first: from.cast(), stride, count, scales: std::ptr::null() };
         }
         for row in worker.share(count) {
             // SAFETY: both memories hold `count` rows of this stride; each thread has its own rows.
@@ -635,13 +668,13 @@ impl<P: Kernels> Memory<'_, P> {
                 P::quantize(&Quantize {
                     x: from.add(row * stride),
                     size: width,
-                    out: to.add(row * stride),
+                    out: to.add(P::LAYOUT.row::<P::Activation>(row, stride)),
                     scale: scales.add(row),
                 });
             }
         }
         phases.end(Kind::Quantize, 0);
-        Rows { first: to, stride, count, scales, scale_stride: 1 }
+        Rows { first: to, stride, count, scales }
     }
 }
 

@@ -23,14 +23,14 @@
 //! width, so a row's bits do not depend on which rows stand beside it.
 
 use crate::ops::gelu;
-use crate::path::{ColumnScales, Path, RowScale, Vector, lanes};
+use crate::path::{ColumnScales, Path, RowScale, Vector, inner_layout, lanes};
 use crate::simd::Simd;
 
 /// One panel of weights times some rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<P: Path> {
-    /// The first row, `[rows, k]` with `row_stride` values from row to row. Values from k up to the next multiple of
-    /// `STEP` are read too: they must exist and be finite (their weights are zero).
+    /// The first row, `[rows, k]` in the path's layout, rows `row_stride` values long. Values from k up to the next
+    /// multiple of `STEP`, or end of a chunk, are read too: they must exist and be finite (their weights are zero).
     pub(crate) activations: *const P::Activation,
     pub(crate) row_stride: usize,
     pub(crate) rows: usize,
@@ -41,15 +41,31 @@ pub(crate) struct Product<P: Path> {
     pub(crate) vectors: usize,
     /// For quantised paths, else null: how to read each row.
     pub(crate) row_scales: *const RowScale,
-    pub(crate) row_scale_stride: usize,
     /// For quantised paths, else null: the scales and sums of the panel's columns.
     pub(crate) column_scales: *const f32,
     pub(crate) column_sums: *const f32,
-    /// What is done with the sums.
+    /// Which part of the inner dimension this is, on paths that carry sums from part to part.
+    pub(crate) part: Part,
+    /// What is done with the sums, at the end of the last part.
     pub(crate) epilogue: Epilogue<P>,
     /// Memory to fetch ahead while computing, a cache line every other step; null for none.
     pub(crate) prefetch: *const u8,
     pub(crate) prefetch_bytes: usize,
+}
+
+/// A part of the inner dimension. The sums of those before are carried over as they are, so where a part ends changes no
+/// result.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// Sums between the parts, a u32 for each value of a block of 32 rows and the panel's columns; null if there is one part.
+    pub(crate) carried: *mut u32,
+    pub(crate) first: bool,
+    pub(crate) last: bool,
+}
+
+impl Part {
+    /// The inner dimension as a whole.
+    pub(crate) const WHOLE: Part = Part { carried: std::ptr::null_mut(), first: true, last: true };
 }
 
 /// What becomes of a product's sums. Pointers are to the panel's first column: `bias` there, `out` in the first row.
@@ -57,7 +73,7 @@ pub(crate) struct Product<P: Path> {
 pub(crate) enum Epilogue<P: Path> {
     /// `out = sum + bias`, stored for another product.
     Store { bias: *const f32, out: *mut P::Inner, stride: usize },
-    /// `out = gelu(sum + bias)`, stored for another product.
+    /// `out = gelu(sum + bias)`, stored for another product in the layout that it reads.
     Gelu { bias: *const f32, out: *mut P::Inner, stride: usize },
     /// `out += sum + bias` in f32; without a bias (null) where the inner dimension is split and this is not its
     /// first part.
@@ -190,9 +206,26 @@ unsafe fn block<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(
 /// would be waited for then.
 #[inline(always)]
 fn fetch_accumulated<P: Path>(product: &Product<P>, row: usize, rows: usize) {
-    let Epilogue::Accumulate { out, stride, .. } = product.epilogue else { return };
+    if let Epilogue::Accumulate { .. } = product.epilogue {
+        fetch_output(product, row, rows);
+    }
+}
+
+/// Asks for the memory that the epilogue of a block writes.
+#[inline(always)]
+pub(crate) fn fetch_output<P: Path>(product: &Product<P>, row: usize, rows: usize) {
+    let width = product.vectors * lanes::<P>();
     for row in row..row + rows {
-        prefetch_values(out.wrapping_add(row * stride), product.vectors * lanes::<P>());
+        match product.epilogue {
+            Epilogue::Store { out, stride, .. } => prefetch_values(out.wrapping_add(row * stride), width),
+            Epilogue::Gelu { out, stride, .. } => {
+                let row = inner_layout::<P>().row::<P::Inner>(row, stride);
+                prefetch_values(out.wrapping_add(row), width);
+            }
+            Epilogue::Accumulate { out, stride, .. }
+            | Epilogue::StoreF32 { out, stride, .. }
+            | Epilogue::Sums { out, stride } => prefetch_values(out.wrapping_add(row * stride), width),
+        }
     }
 }
 
@@ -279,7 +312,8 @@ pub(crate) unsafe fn finish<P: Path, const MG: usize, const NV: usize>(
                     for (g, sums) in sums.iter().enumerate() {
                         let row = row + g * P::ROWS;
                         let x = P::Simd::add(columns.value(sums[v], row, part), bias);
-                        P::store(out.add(row * stride + v * lanes), gelu::<P::Simd, P::Inner>(x));
+                        let out = out.add(inner_layout::<P>().row::<P::Inner>(row, stride) + v * lanes);
+                        P::store(out, gelu::<P::Simd, P::Inner>(x));
                     }
                 }
             }
@@ -323,7 +357,6 @@ pub(crate) unsafe fn finish<P: Path, const MG: usize, const NV: usize>(
 struct Columns<P: Path> {
     scales: ColumnScales<P>,
     row_scales: *const RowScale,
-    row_scale_stride: usize,
 }
 
 impl<P: Path> Columns<P> {
@@ -336,8 +369,7 @@ impl<P: Path> Columns<P> {
                 scales.scale = P::Simd::load(product.column_scales.add(vector * lanes::<P>()));
                 scales.sum = P::Simd::load(product.column_sums.add(vector * lanes::<P>()));
             }
-            let Product { row_scales, row_scale_stride, .. } = *product;
-            Columns { scales, row_scales, row_scale_stride }
+            Columns { scales, row_scales: product.row_scales }
         }
     }
 
@@ -348,7 +380,7 @@ impl<P: Path> Columns<P> {
         unsafe {
             let mut scale = RowScale::default();
             if P::QUANTIZED {
-                scale = *self.row_scales.add(row * self.row_scale_stride);
+                scale = *self.row_scales.add(row);
             }
             P::value(sums, part, scale, &self.scales)
         }
@@ -362,7 +394,7 @@ unsafe fn optional<S: Simd>(p: *const f32, offset: usize) -> S::V {
 }
 
 /// Walks over memory that will be needed soon, a cache line at a time.
-pub(crate) struct Prefetch {
+struct Prefetch {
     next: *const u8,
     end: *const u8,
 }
@@ -371,13 +403,13 @@ const CACHE_LINE: usize = 64;
 
 impl Prefetch {
     #[inline(always)]
-    pub(crate) fn new(start: *const u8, bytes: usize) -> Self {
+    fn new(start: *const u8, bytes: usize) -> Self {
         Prefetch { next: start, end: start.wrapping_add(bytes) }
     }
 
     /// Asks for the next line, if one is left.
     #[inline(always)]
-    pub(crate) fn line(&mut self) {
+    fn line(&mut self) {
         if self.next < self.end {
             prefetch(self.next);
             self.next = self.next.wrapping_add(CACHE_LINE);

@@ -101,11 +101,8 @@ impl Isa {
     /// they are used.
     pub fn experience(self) -> Experience {
         match self {
-            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 | Isa::Portable => {
-                Experience::Processor
-            }
             Isa::NeonBf16 | Isa::NeonDotprod | Isa::Neon => Experience::Emulator,
-            Isa::Amx | Isa::AvxVnni => Experience::None,
+            _ => Experience::Processor,
         }
     }
 
@@ -140,8 +137,6 @@ pub enum Experience {
     Processor,
     /// In an emulator (QEMU).
     Emulator,
-    /// Nowhere: they compile. No emulator that was to be had knows the instructions.
-    None,
 }
 
 impl fmt::Display for Isa {

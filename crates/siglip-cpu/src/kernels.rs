@@ -19,6 +19,10 @@ use crate::simd::Portable;
 /// The machine must have the path's instructions ([`crate::isa::Isa::is_available`]), and the arguments must describe
 /// valid memory as their types say.
 pub(crate) trait Kernels: Path<Attention: ActivationKernels> {
+    /// To be called on a thread before the methods below.
+    unsafe fn enter();
+    /// To be called on a thread after them, however many calls there were.
+    unsafe fn leave();
     /// [`gemm::multiply`].
     unsafe fn multiply(product: &Product<Self>);
     /// [`ops::layer_norm`].
@@ -45,7 +49,15 @@ pub(crate) trait ActivationKernels: Path {
 
 macro_rules! kernels {
     ($path:ty $(, $features:literal)?) => {
-        kernels!(@ $path, ($($features)?), gemm::multiply, peak::steps::<$path>, peak::flop::<$path>());
+        kernels!(
+            @ $path,
+            ($($features)?),
+            gemm::multiply,
+            attention::attend::<$path>,
+            (|| {}, || {}),
+            peak::steps::<$path>,
+            peak::flop::<$path>()
+        );
     };
     // Layers are multiplied with a tile unit.
     ($path:ty, $features:literal, $tiles:ty) => {
@@ -53,13 +65,26 @@ macro_rules! kernels {
             @ $path,
             ($features),
             tiles::multiply::<$path, $tiles>,
+            tiles::attend::<$path, $tiles>,
+            (<$tiles as Tiles>::configure, <$tiles as Tiles>::release),
             tiles::peak_steps::<$path, $tiles>,
             tiles::peak_flop::<$path>()
         );
     };
-    (@ $path:ty, ($($features:literal)?), $multiply:expr, $peak_steps:expr, $peak_flop:expr) => {
+    (@ $path:ty, ($($features:literal)?), $multiply:expr, $attend:expr, ($enter:expr, $leave:expr),
+     $peak_steps:expr, $peak_flop:expr) => {
         // Within the methods the features are enabled, so what is `inline(always)` below compiles to the wide set.
         impl Kernels for $path {
+            #[allow(unused_unsafe, reason = "most paths have nothing to do")]
+            unsafe fn enter() {
+                // SAFETY: the caller's contract.
+                unsafe { $enter() }
+            }
+            #[allow(unused_unsafe, reason = "as above")]
+            unsafe fn leave() {
+                // SAFETY: the caller's contract.
+                unsafe { $leave() }
+            }
             unsafe fn multiply(product: &Product<Self>) {
                 $(#[target_feature(enable = $features)])?
                 unsafe fn enabled(product: &Product<$path>) {
@@ -91,7 +116,7 @@ macro_rules! kernels {
                 $(#[target_feature(enable = $features)])?
                 unsafe fn enabled(attention: &Attention<$path>) {
                     // SAFETY: the caller's contract.
-                    unsafe { attention::attend(attention) }
+                    unsafe { $attend(attention) }
                 }
                 // SAFETY: the caller's contract.
                 unsafe { enabled(attention) }
@@ -133,7 +158,7 @@ mod x86_64 {
     use crate::dot::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
     use crate::path::Bf16;
     use crate::simd::{Avx2, Avx512};
-    use crate::tiles::{self, Amx, Tiled};
+    use crate::tiles::{self, Amx, Tiled, Tiles};
 
     kernels!(F32<Avx2>, "avx2,fma");
     kernels!(Widened<Avx2>, "avx2,fma");
@@ -149,7 +174,7 @@ mod x86_64 {
     );
     kernels!(Bf16<Tiled<Amx<false>, Vdpbf16ps>>, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Amx<false>);
     kernels!(
-        Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>,
+        Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Tiled<Amx<false>, Vdpbf16ps>>>,
         "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni",
         Amx<true>
     );
@@ -164,7 +189,7 @@ mod x86_64 {
             Emulated<false>
         );
         kernels!(
-            Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>,
+            Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Tiled<Emulated<false>, Vdpbf16ps>>>,
             "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni",
             Emulated<true>
         );

@@ -8,7 +8,7 @@
 //! - `gemm`, `ops`: the kernels, written once over `path` (what is multiplied with what), `simd` (with which vectors)
 //!   and `dot` (with which products of narrow values); `kernels`: where they are compiled for each instruction set;
 //!   [`isa`]: which sets there are.
-//! - `tiles`: products on AMX.
+//! - `tiles`: products and attention on AMX.
 //! - `check`: what kernels must pass on this machine before they are used.
 //! - `pack`, `buffer`: weights in the kernels' order, in huge pages.
 

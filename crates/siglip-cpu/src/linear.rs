@@ -2,31 +2,30 @@
 
 use std::ops::Range;
 
-use crate::gemm::{Epilogue, Product};
+use crate::gemm::{Epilogue, Part, Product};
 use crate::kernels::Kernels;
 use crate::pack::{Packed, Panel};
-use crate::path::RowScale;
+use crate::path::{BLOCK, Layout, Path, RowScale, inner_layout, lanes};
 use crate::share::{Claims, Counter, Teams};
 use crate::threads::Worker;
 
-/// Rows of activations in memory: `[rows, k]`, `stride` values from row to row.
+/// Rows of activations in memory: `[rows, k]` in the path's layout, rows `stride` values long.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<T> {
     pub(crate) first: *const T,
     pub(crate) stride: usize,
     pub(crate) count: usize,
-    /// For quantised paths: how the first row reads, `scale_stride` scales from row to row.
+    /// For quantised paths: how the rows read.
     pub(crate) scales: *const RowScale,
-    pub(crate) scale_stride: usize,
 }
 
 /// Where a layer's output goes and what is done on the way. Pointers are to the first row's first column; strides in
 /// values.
 #[derive(Clone, Copy)]
 pub(crate) enum Target<A> {
-    /// `out = x Wᵀ + b`, for another product.
+    /// `out = x Wᵀ + b`, row after row, for attention.
     Store { out: *mut A, stride: usize },
-    /// `out = gelu(x Wᵀ + b)`, for another product.
+    /// `out = gelu(x Wᵀ + b)`, for another layer, in the layout that it reads.
     Gelu { out: *mut A, stride: usize },
     /// `out += x Wᵀ + b`, in f32.
     Accumulate { out: *mut f32, stride: usize },
@@ -43,111 +42,174 @@ pub(crate) struct Layer<'a, P: Kernels> {
     pub(crate) next: Option<&'a Packed<P>>,
 }
 
-/// The most steps of k that one pass over a panel takes when the output is accumulated: panels of the second MLP
+/// The most bytes of a panel that one pass over the rows takes when the output is accumulated: panels of the second MLP
 /// product would not stay in L2 beside the rows otherwise.
 const PANEL_BYTES: usize = 320 << 10;
 
+/// For tile units: the most bytes of a panel's part. It is to stay in L1 while the rows' blocks pass by as a stream.
+const PART_BYTES: usize = 40 << 10;
+/// Fewer blocks of rows than this do not pay for carrying sums from part to part.
+const BLOCKS_OF_PARTS: usize = 4;
+/// Rows of so many bytes do not stay in L2, so several panels take their turn over each part of them.
+const ROW_BYTES: usize = 1 << 20;
+/// Panels of such a group.
+const PANELS_OF_A_GROUP: usize = 8;
+
+/// Sums that one thread carries from part to part of layers over at most `rows` rows: a u32 for each.
+pub(crate) fn carried_sums<P: Kernels>(rows: usize) -> usize {
+    match P::LAYOUT {
+        Layout::Rows => 0,
+        Layout::Blocks => PANELS_OF_A_GROUP * rows.next_multiple_of(BLOCK) * P::MAX_VECTORS * lanes::<P>(),
+    }
+}
+
 impl<P: Kernels> Layer<'_, P> {
-    /// This thread's part of the phase, whose counters are given.
+    /// This thread's part of the phase, whose counters are given; `carried` is its memory for [`carried_sums`].
     ///
     /// # Safety
     ///
     /// The pointers in `input` and `target` must be valid for the layer's sizes (widths padded to whole vectors),
     /// nobody else may touch the target during the phase, and the machine must have the path's instructions.
-    pub(crate) unsafe fn run(&self, worker: &Worker<'_>, counters: &[Counter]) {
-        let teams = Teams::new(self.input.count, worker.threads());
+    pub(crate) unsafe fn run(&self, worker: &Worker<'_>, counters: &[Counter], carried: *mut u32) {
+        let teams = Teams::new::<P>(self.input.count, worker.threads());
         for claims in teams.in_turn(worker, counters) {
-            let rows = teams.part(claims.team, self.input.count, ROWS_OF_A_BLOCK);
-            let units = Units::new(self.packed.panels().len(), rows, claims.members, worker.threads() == 1);
+            let rows = teams.part(claims.team, self.input.count, grain::<P>());
+            let group = self.panels_of_a_group(rows.len(), claims.members);
+            let groups = self.packed.panels().len().div_ceil(group);
+            let units = Units::new(groups, rows, claims.members, worker.threads() == 1, grain::<P>());
             let mut unit = claims.first();
             while unit < units.count() {
                 // Whole panels are claimed one ahead, so that the next can be fetched meanwhile; towards the end a
                 // claim held back would leave the other threads idle, and what comes next is only guessed.
                 let claimed = units.is_whole(unit).then(|| claims.next());
-                let ahead = self.ahead(&units, unit, claimed, &claims);
+                let ahead = self.ahead(&units, group, unit, claimed, &claims);
+                let (panels, row, rows) = units.part(unit);
+                let panels = panels * group..((panels + 1) * group).min(self.packed.panels().len());
                 // SAFETY: the caller's contract.
-                unsafe { self.unit(&units, unit, ahead) };
+                unsafe { self.unit(panels, row, rows, carried, ahead) };
                 unit = claimed.unwrap_or_else(|| claims.next());
             }
         }
+    }
+
+    /// How many panels are one unit.
+    fn panels_of_a_group(&self, rows: usize, members: usize) -> usize {
+        let bytes = rows * self.packed.steps() * P::STEP * size_of::<P::Activation>();
+        if P::LAYOUT == Layout::Rows || bytes <= ROW_BYTES {
+            return 1;
+        }
+        // As many units for each thread, so that none waits long for the last.
+        let turns = self.packed.panels().len().div_ceil(PANELS_OF_A_GROUP * members);
+        self.packed.panels().len().div_ceil(turns * members).clamp(1, PANELS_OF_A_GROUP)
     }
 
     /// The memory to fetch during a unit: that of the unit expected next.
     fn ahead(
         &self,
         units: &Units,
+        group: usize,
         unit: usize,
         claimed: Option<usize>,
         claims: &Claims<'_>,
     ) -> (*const u8, usize) {
+        let parts = |packed: &Packed<P>, panel: Panel| match P::LAYOUT {
+            Layout::Rows => 1,
+            Layout::Blocks => packed.panel_bytes(panel).div_ceil(PART_BYTES).max(1),
+        };
         let panels = self.packed.panels();
         let (now, ..) = units.part(unit);
         let next = claimed.unwrap_or(unit + claims.members);
+        // Its first part: the others are fetched while the part before each is computed.
+        let first_part = |packed: &Packed<P>, panel: Panel| {
+            let steps = packed.boundary(1, parts(packed, panel));
+            (packed.panel_weights(panel, 0).cast(), packed.step_bytes(panel) * steps)
+        };
         if next < units.count() {
             let (mut then, ..) = units.part(next);
             if then == now {
                 then += 1;
             }
-            if let Some(&panel) = panels.get(then) {
-                return (self.packed.panel_weights(panel, 0).cast(), self.packed.panel_bytes(panel));
+            if let Some(&panel) = panels.get(then * group) {
+                return first_part(self.packed, panel);
             }
         }
         match self.next.and_then(|next| Some((next, *next.panels().get(claims.member)?))) {
-            Some((next, panel)) => (next.panel_weights(panel, 0).cast(), next.panel_bytes(panel)),
+            Some((next, panel)) => first_part(next, panel),
             None => (std::ptr::null(), 0),
         }
     }
 
-    /// One panel's columns for some rows.
-    unsafe fn unit(&self, units: &Units, unit: usize, ahead: (*const u8, usize)) {
-        let (panel, row, rows) = units.part(unit);
-        let Some(&panel) = self.packed.panels().get(panel) else { return };
-        let pieces = self.pieces(panel);
-        let steps = self.packed.steps();
-        for piece in 0..pieces {
-            let (start, end) = (steps * piece / pieces, steps * (piece + 1) / pieces);
-            let ahead = if piece + 1 < pieces {
-                let bytes = self.packed.step_bytes(panel) * (steps * (piece + 2) / pieces - end);
-                (self.packed.panel_weights(panel, end).cast(), bytes)
-            } else {
-                ahead
-            };
-            // SAFETY: the unit's rows and the panel's columns are inside input and target, the caller vouches for
-            // those; pieces divide the panel's steps.
-            unsafe {
-                P::multiply(&Product {
-                    activations: self.input.first.add(row * self.input.stride + start * P::STEP),
-                    row_stride: self.input.stride,
-                    rows,
-                    panel: self.packed.panel_weights(panel, start),
-                    steps: end - start,
-                    vectors: panel.vectors,
-                    row_scales: self.input.scales.wrapping_add(row * self.input.scale_stride),
-                    row_scale_stride: self.input.scale_stride,
-                    column_scales: self.packed.panel_scales(panel),
-                    column_sums: self.packed.panel_sums(panel),
-                    epilogue: self.epilogue(panel, row, piece == 0),
-                    prefetch: ahead.0,
-                    prefetch_bytes: ahead.1,
+    /// Some panels' columns for some rows: each part of the inner dimension for all of them before the next part.
+    unsafe fn unit(
+        &self,
+        panels: Range<usize>,
+        row: usize,
+        rows: usize,
+        carried: *mut u32,
+        ahead: (*const u8, usize),
+    ) {
+        let Some(panels) = self.packed.panels().get(panels) else { return };
+        let Some(&widest) = panels.first() else { return };
+        let parts = self.parts(widest, rows);
+        let boundary = |part: usize| self.packed.boundary(part, parts);
+        let carried_stride = carried_sums::<P>(rows) / PANELS_OF_A_GROUP;
+        for part in 0..parts {
+            let (start, end) = (boundary(part), boundary(part + 1));
+            for (i, &panel) in panels.iter().enumerate() {
+                let following = match panels.get(i + 1) {
+                    Some(&panel) => Some((panel, start, end)),
+                    None if part + 1 < parts => Some((widest, end, boundary(part + 2))),
+                    None => None,
+                };
+                let ahead = following.map_or(ahead, |(panel, start, end)| {
+                    let bytes = self.packed.step_bytes(panel) * (end - start);
+                    (self.packed.panel_weights(panel, start).cast(), bytes)
                 });
+                let activations = P::LAYOUT.row::<P::Activation>(row, self.input.stride)
+                    + P::LAYOUT.column::<P::Activation>(start * P::STEP);
+                // SAFETY: the unit's rows and the panel's columns are inside input and target, the caller vouches for
+                // those; parts divide the panel's steps.
+                unsafe {
+                    P::multiply(&Product {
+                        activations: self.input.first.add(activations),
+                        row_stride: self.input.stride,
+                        rows,
+                        panel: self.packed.panel_weights(panel, start),
+                        steps: end - start,
+                        vectors: panel.vectors,
+                        row_scales: self.input.scales.wrapping_add(row),
+                        column_scales: self.packed.panel_scales(panel),
+                        column_sums: self.packed.panel_sums(panel),
+                        part: Part {
+                            carried: carried.wrapping_add(i * carried_stride),
+                            first: part == 0,
+                            last: part + 1 == parts,
+                        },
+                        epilogue: self.epilogue(panel, row, part == 0),
+                        prefetch: ahead.0,
+                        prefetch_bytes: ahead.1,
+                    });
+                }
             }
         }
     }
 
-    /// Into how many parts k is divided: more than one only where the target is accumulated anyway. A constant of the
-    /// layer: rows must not depend on it.
-    fn pieces(&self, panel: Panel) -> usize {
-        match self.target {
+    /// Into how many parts the inner dimension is divided. Without a tile unit, rounding depends on it: then it must be a
+    /// constant of the layer, and is more than one only where the target is accumulated anyway.
+    fn parts(&self, panel: Panel, rows: usize) -> usize {
+        let bytes = self.packed.panel_bytes(panel);
+        match (P::LAYOUT, self.target) {
+            (Layout::Blocks, _) if rows.div_ceil(BLOCK) >= BLOCKS_OF_PARTS => {
+                bytes.div_ceil(PART_BYTES).max(1)
+            }
             // An offset is added with the sum of whole columns, so quantised products stay whole; their panels are
             // half as large.
-            Target::Accumulate { .. } if !P::QUANTIZED => {
-                self.packed.panel_bytes(panel).div_ceil(PANEL_BYTES).max(1)
-            }
+            (Layout::Rows, Target::Accumulate { .. }) if !P::QUANTIZED => bytes.div_ceil(PANEL_BYTES).max(1),
             _ => 1,
         }
     }
 
-    unsafe fn epilogue(&self, panel: Panel, row: usize, first_piece: bool) -> Epilogue<P> {
+    unsafe fn epilogue(&self, panel: Panel, row: usize, first_part: bool) -> Epilogue<P> {
         let bias = self.packed.panel_bias(panel);
         let column = panel.column;
         // SAFETY: the row and the column are inside the target: the caller's contract.
@@ -157,10 +219,14 @@ impl<P: Kernels> Layer<'_, P> {
                     Epilogue::Store { bias, out: out.add(row * stride + column), stride }
                 }
                 Target::Gelu { out, stride } => {
-                    Epilogue::Gelu { bias, out: out.add(row * stride + column), stride }
+                    let layout = inner_layout::<P>();
+                    let at = layout.row::<P::Inner>(row, stride) + layout.column::<P::Inner>(column);
+                    Epilogue::Gelu { bias, out: out.add(at), stride }
                 }
                 Target::Accumulate { out, stride } => {
-                    let bias = if first_piece { bias } else { std::ptr::null() };
+                    // Where sums are carried, the epilogue comes once.
+                    let first = first_part || P::LAYOUT == Layout::Blocks;
+                    let bias = if first { bias } else { std::ptr::null() };
                     Epilogue::Accumulate { bias, out: out.add(row * stride + column), stride }
                 }
                 Target::StoreF32 { out, stride } => {
@@ -171,11 +237,14 @@ impl<P: Kernels> Layer<'_, P> {
     }
 }
 
-/// Rows that a product takes at a time; where panels are three vectors wide it takes 8.
-const ROWS_OF_A_BLOCK: usize = 6;
+/// Rows between which a team's rows may begin: those that a product takes at a time (where panels are three vectors wide
+/// it takes 8), or a block.
+pub(crate) fn grain<P: Path>() -> usize {
+    if P::LAYOUT == Layout::Blocks { BLOCK } else { 6 }
+}
 
-/// How a team's part of a phase is cut: whole panels first, then the last panels in blocks of rows, so that all threads
-/// end together.
+/// How a team's part of a phase is cut: whole panels (or groups of them) first, then the last in blocks of rows, so that
+/// all threads end together.
 #[derive(Clone, Debug)]
 struct Units {
     /// Panels that are one unit each.
@@ -189,16 +258,16 @@ struct Units {
 }
 
 impl Units {
-    fn new(panels: usize, rows: Range<usize>, members: usize, alone: bool) -> Self {
-        // A multiple of the 6 and 8 rows that the kernels take at a time.
-        const GRAIN: usize = 24;
+    fn new(panels: usize, rows: Range<usize>, members: usize, alone: bool, grain: usize) -> Self {
         if alone {
             return Units { whole: panels, panels, block: rows.len(), blocks: 1, rows };
         }
+        // A multiple of what the kernels take at a time: 6 and 8 rows, or a block.
+        let grain = if grain == BLOCK { BLOCK } else { 4 * grain };
         let cut = panels.min(2 * members);
         // Enough units for every thread to get several, however few panels there are.
         let blocks = (6 * members).div_ceil(cut.max(1)).max(3);
-        let block = rows.len().div_ceil(blocks).next_multiple_of(GRAIN).min(rows.len().max(1));
+        let block = rows.len().div_ceil(blocks).next_multiple_of(grain).min(rows.len().max(1));
         Units { whole: panels - cut, panels, block, blocks: rows.len().div_ceil(block), rows }
     }
 
@@ -228,11 +297,16 @@ mod tests {
     #[test]
     fn units_cover_every_row_of_every_panel_once() {
         for panels in [1, 2, 3, 9, 54, 68] {
-            for rows in [0..1, 0..2, 6..11, 0..24, 252..277, 0..64, 258..769, 0..512, 6..735] {
+            for (rows, grain) in
+                [0..1, 0..2, 6..11, 0..24, 252..277, 0..64, 258..769, 0..512, 6..735, 64..729]
+                    .map(|rows| (rows, 6))
+                    .into_iter()
+                    .chain([0..1, 0..64, 32..729, 0..512].map(|rows| (rows, BLOCK)))
+            {
                 for (members, alone) in
                     [(1, true), (1, false), (2, false), (3, false), (8, false), (64, false)]
                 {
-                    let units = Units::new(panels, rows.clone(), members, alone);
+                    let units = Units::new(panels, rows.clone(), members, alone, grain);
                     let mut seen = vec![0; panels * rows.len()];
                     for unit in 0..units.count() {
                         let (panel, row, count) = units.part(unit);

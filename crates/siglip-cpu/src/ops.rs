@@ -63,11 +63,12 @@ pub(crate) struct LayerNorm<P: Path> {
     /// The row, `size` values.
     pub(crate) x: *const f32,
     pub(crate) size: usize,
-    /// `weight` and `bias`, `size` values padded with zeros to whole vectors: the padding of the output becomes zero.
+    /// `weight` and `bias`, `size` values padded with zeros to whole vectors or chunks: the padding of the output becomes
+    /// zero.
     pub(crate) weight: *const f32,
     pub(crate) bias: *const f32,
     pub(crate) epsilon: f32,
-    /// The output, `size` values and its padding to whole vectors.
+    /// The output in the path's layout, `size` values and zeroes up to whole vectors or chunks.
     pub(crate) out: *mut P::Activation,
     /// For quantised paths: how the output reads, and a row of f32 to compute it in, as long as the padding.
     pub(crate) scale: *mut RowScale,
@@ -111,19 +112,23 @@ pub(crate) unsafe fn layer_norm<P: Path>(norm: &LayerNorm<P>) {
         }
         let scale = P::Simd::splat(1.0 / (total / size + norm.epsilon).sqrt());
 
+        let filled = P::LAYOUT.filled::<P::Activation>(norm.size, lanes);
+        let out = |at: usize| norm.out.add(P::LAYOUT.column::<P::Activation>(at));
         let mut at = 0;
-        while at < norm.size {
+        while at < filled {
             let x = if at < whole {
                 P::Simd::load(norm.x.add(at))
-            } else {
+            } else if at < norm.size {
                 P::Simd::load_first(norm.x.add(at), rest)
+            } else {
+                P::Simd::zero()
             };
             let d = P::Simd::mul(P::Simd::sub(x, means), scale);
             let y = P::Simd::mul_add(d, P::Simd::load(norm.weight.add(at)), P::Simd::load(norm.bias.add(at)));
             if P::QUANTIZED {
                 P::Simd::store(norm.row.add(at), y);
             } else {
-                P::store(norm.out.add(at).cast(), y);
+                P::store(out(at).cast(), y);
             }
             at += lanes;
         }
@@ -133,7 +138,7 @@ pub(crate) unsafe fn layer_norm<P: Path>(norm: &LayerNorm<P>) {
             *norm.scale = scale;
             let mut at = 0;
             while at < norm.size {
-                quantize_vector::<P>(P::Simd::load(norm.row.add(at)), scale, shift, norm.out.add(at));
+                quantize_vector::<P>(P::Simd::load(norm.row.add(at)), scale, shift, out(at));
                 at += lanes;
             }
         }
@@ -208,7 +213,7 @@ pub(crate) struct Quantize<P: Path> {
     /// The row, `size` values and padding to whole vectors, which is read and does not count.
     pub(crate) x: *const P::Inner,
     pub(crate) size: usize,
-    /// The output, padded like the input; its padding is not zero, but the weights there are.
+    /// The output in the path's layout, padded like the input; its padding is not zero, but the weights there are.
     pub(crate) out: *mut P::Activation,
     pub(crate) scale: *mut RowScale,
 }
@@ -227,7 +232,8 @@ pub(crate) unsafe fn quantize<P: Path>(quantize: &Quantize<P>) {
         let mut at = 0;
         while at < quantize.size {
             let x = P::Inner::load::<P::Simd>(quantize.x.add(at));
-            quantize_vector::<P>(x, scale, inverse, quantize.out.add(at));
+            let out = quantize.out.add(P::LAYOUT.column::<P::Activation>(at));
+            quantize_vector::<P>(x, scale, inverse, out);
             at += lanes;
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use siglip::weights::{Linear, Tensor};
 
 use crate::buffer::Buffer;
-use crate::path::{Path, lanes};
+use crate::path::{CHUNK, Layout, Path, lanes, steps};
 
 /// A linear layer, packed.
 pub(crate) struct Packed<P: Path> {
@@ -57,7 +57,7 @@ impl<P: Path> Packed<P> {
     pub(crate) fn new(parts: &[Columns<'_>], threads: usize) -> std::io::Result<Self> {
         let k = parts.first().map_or(0, |part| inner_size(part.weight));
         let columns: usize = parts.iter().map(|part| part.rows.len()).sum();
-        let steps = k.div_ceil(P::STEP);
+        let steps = steps::<P>(k);
 
         let mut panels = Vec::new();
         let (mut start, mut column) = (0, 0);
@@ -114,6 +114,15 @@ impl<P: Path> Packed<P> {
     /// Bytes of one panel.
     pub(crate) fn panel_bytes(&self, panel: Panel) -> usize {
         self.steps * self.step_bytes(panel)
+    }
+
+    /// Where part `part` of `parts` of the inner dimension begins, in steps: for tile units at whole tiles.
+    pub(crate) fn boundary(&self, part: usize, parts: usize) -> usize {
+        let unit = match P::LAYOUT {
+            Layout::Rows => 1,
+            Layout::Blocks => CHUNK / size_of::<P::Activation>() / P::STEP,
+        };
+        self.steps / unit * part / parts * unit + if part == parts { self.steps % unit } else { 0 }
     }
 
     /// Bytes of one step of a panel.
@@ -214,7 +223,7 @@ fn pack_panel<P: Path>(parts: &[Columns<'_>], panel: Packing<'_, P>, row: &mut [
     let Packing { column: first_column, weights: destination, scales, sums } = panel;
     let width = scales.len();
     let step_len = width * P::STEP;
-    let steps = row.len().div_ceil(P::STEP);
+    let steps = steps::<P>(row.len());
     let mut converted = vec![P::Weight::default(); width * steps * P::STEP];
     for (column, converted) in converted.chunks_exact_mut((steps * P::STEP).max(1)).enumerate() {
         let Some((part, source)) = locate(parts, first_column + column) else { break };

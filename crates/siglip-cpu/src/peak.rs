@@ -73,7 +73,11 @@ pub(crate) fn measure<P: Kernels>(pool: &Pool, duration: Duration) -> f64 {
         let run = Instant::now();
         pool.run(|_| {
             // SAFETY: an engine exists only for instructions that the machine has, and so does its measurement.
-            std::hint::black_box(unsafe { P::peak_steps(ROUNDS) });
+            unsafe {
+                P::enter();
+                std::hint::black_box(P::peak_steps(ROUNDS));
+                P::leave();
+            }
         });
         best = best.max(flop_per_thread * pool.threads() as f64 / run.elapsed().as_secs_f64() / 1e9);
     }

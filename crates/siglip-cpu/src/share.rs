@@ -12,10 +12,13 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::path::{Layout, Path};
 use crate::threads::Worker;
 
 /// Rows that make a team worth while: fewer, and reading the weights once more costs more than it saves.
 const ROWS_OF_A_TEAM: usize = 96;
+/// The same for a tile unit, beside whose speed reading them takes longer.
+const ROWS_OF_A_TILED_TEAM: usize = 256;
 
 /// The threads of a pass, divided into teams.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +29,12 @@ pub(crate) struct Teams {
 
 impl Teams {
     /// The teams for this many rows.
-    pub(crate) fn new(rows: usize, threads: usize) -> Self {
-        Teams { count: (rows / ROWS_OF_A_TEAM).clamp(1, threads), threads }
+    pub(crate) fn new<P: Path>(rows: usize, threads: usize) -> Self {
+        let rows_of_a_team = match P::LAYOUT {
+            Layout::Rows => ROWS_OF_A_TEAM,
+            Layout::Blocks => ROWS_OF_A_TILED_TEAM,
+        };
+        Teams { count: (rows / rows_of_a_team).clamp(1, threads), threads }
     }
 
     pub(crate) fn count(self) -> usize {
@@ -111,6 +118,8 @@ impl Claims<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::F32;
+    use crate::simd::Portable;
     use crate::threads::Pool;
 
     #[test]
@@ -118,7 +127,7 @@ mod tests {
         for threads in [1, 2, 3, 5, 8, 64] {
             for rows in [1, 2, 95, 96, 192, 300, 512, 729, 5000] {
                 for grain in [1, 6] {
-                    let teams = Teams::new(rows, threads);
+                    let teams = Teams::new::<F32<Portable>>(rows, threads);
                     assert!(teams.count() <= threads && teams.count() <= rows.div_ceil(ROWS_OF_A_TEAM));
                     let (mut thread, mut row) = (0, 0);
                     for team in 0..teams.count() {
@@ -139,7 +148,7 @@ mod tests {
     fn every_unit_is_claimed_once_by_whomever() {
         const UNITS: usize = 37;
         for (threads, rows) in [(1, 1000), (2, 10), (2, 1000), (3, 200), (5, 450), (5, 10_000)] {
-            let (pool, teams) = (Pool::new(threads).unwrap(), Teams::new(rows, threads));
+            let (pool, teams) = (Pool::new(threads).unwrap(), Teams::new::<F32<Portable>>(rows, threads));
             let counters: Vec<Counter> = (0..teams.count()).map(|_| Counter::default()).collect();
             let seen: Vec<AtomicUsize> = (0..teams.count() * UNITS).map(|_| AtomicUsize::new(0)).collect();
             pool.run(|worker| {

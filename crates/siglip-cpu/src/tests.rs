@@ -1,14 +1,14 @@
 //! Every kernel of every instruction set of the machine against plain loops in f64, over odd sizes.
 
-use crate::attention::{Attention, Scratch};
+use crate::attention::{Attention, Output, Scratch};
 use crate::dot::Loops;
-use crate::gemm::{Epilogue, Product};
+use crate::gemm::{Epilogue, Part, Product};
 use crate::isa::Isa;
 use crate::kernels::Kernels;
 use crate::ops::LayerNorm;
 use crate::ops::Quantize;
 use crate::pack::panel_widths;
-use crate::path::{Element, F32, Int8, Path, RowScale, Widened, lanes};
+use crate::path::{Element, F32, Int8, Layout, Path, RowScale, Widened, inner_layout, lanes, steps};
 use crate::simd::Portable;
 
 /// Instantiates a generic check for every path that this machine can run.
@@ -54,6 +54,7 @@ macro_rules! for_every_path {
 }
 
 for_every_path!(products_of_odd_sizes, check_products);
+for_every_path!(products_in_parts, check_parts);
 for_every_path!(epilogues, check_epilogues);
 for_every_path!(layer_norms_of_odd_sizes, check_layer_norms);
 for_every_path!(attention_of_odd_sizes, check_attention);
@@ -81,9 +82,10 @@ macro_rules! for_every_quantized_path {
                 }
                 if Isa::Avx512Bf16.is_available() {
                     $check::<Int8<Vpdpbusd, Bf16<Vdpbf16ps>>>();
-                    $check::<Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>>();
+                    $check::<Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Tiled<Emulated<false>, Vdpbf16ps>>>>(
+                    );
                     if Isa::Amx.is_available() {
-                        $check::<Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Vdpbf16ps>>>();
+                        $check::<Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Tiled<Amx<false>, Vdpbf16ps>>>>();
                     }
                 }
             }
@@ -129,16 +131,20 @@ struct Case<P: Path> {
 
 /// A product of small exact values, whose sums are exact in f32 as well.
 fn case<P: Path<Activation: Element, Weight: Element>>(rows: usize, k: usize, vectors: usize) -> Case<P> {
-    let steps = k.div_ceil(P::STEP);
-    let stride = steps * P::STEP + 3;
+    let steps = steps::<P>(k);
+    let stride = match P::LAYOUT {
+        Layout::Rows => steps * P::STEP + 3,
+        Layout::Blocks => (steps * P::STEP + 1).next_multiple_of(64),
+    };
     let columns = vectors * lanes::<P>();
     let activation = |row: usize, i: usize| exact(row * 131 + i);
     let weight = |column: usize, i: usize| if i < k { exact(column * 37 + i * 5 + 1) } else { 0.0 };
-    let mut activations = vec![P::Activation::from_f32(0.5); rows * stride];
+    let mut activations = vec![P::Activation::from_f32(0.5); P::LAYOUT.rows(rows) * stride];
     let mut panel = vec![P::Weight::default(); steps * columns * P::STEP];
     for row in 0..rows {
         for i in 0..k {
-            activations[row * stride + i] = P::Activation::from_f32(activation(row, i));
+            let at = P::LAYOUT.row::<P::Activation>(row, stride) + P::LAYOUT.column::<P::Activation>(i);
+            activations[at] = P::Activation::from_f32(activation(row, i));
         }
     }
     for column in 0..columns {
@@ -156,6 +162,7 @@ fn case<P: Path<Activation: Element, Weight: Element>>(rows: usize, k: usize, ve
 fn multiply<P: Kernels>(case: &Case<P>, epilogue: Epilogue<P>) {
     // SAFETY: the case's buffers are as the product says, and the caller checked that the path runs here.
     unsafe {
+        P::enter();
         P::multiply(&Product {
             activations: case.activations.as_ptr(),
             row_stride: case.stride,
@@ -164,18 +171,19 @@ fn multiply<P: Kernels>(case: &Case<P>, epilogue: Epilogue<P>) {
             steps: case.steps,
             vectors: case.vectors,
             row_scales: std::ptr::null(),
-            row_scale_stride: 0,
             column_scales: std::ptr::null(),
             column_sums: std::ptr::null(),
+            part: Part::WHOLE,
             epilogue,
             prefetch: case.panel.as_ptr().cast(),
             prefetch_bytes: size_of_val(case.panel.as_slice()),
         });
+        P::leave();
     }
 }
 
 fn check_products<P: Kernels<Activation: Element, Weight: Element>>() {
-    for rows in (1..=19).chain([24, 31, 64]) {
+    for rows in (1..=19).chain([24, 31, 33, 64, 81]) {
         for k in [0, 1, 2, 3, 4, 5, 17, 64, 65] {
             for vectors in 1..=P::MAX_VECTORS {
                 if vectors == 3 && P::MAX_VECTORS < 4 {
@@ -196,6 +204,50 @@ fn check_products<P: Kernels<Activation: Element, Weight: Element>>() {
     }
 }
 
+/// Where the sums are carried from part to part, the bits are those of the whole.
+fn check_parts<P: Kernels<Activation: Element, Weight: Element>>() {
+    if P::LAYOUT == Layout::Rows {
+        return;
+    }
+    for (rows, vectors) in [(1, 1), (17, 2), (33, 1), (50, 2), (96, 2)] {
+        let case = case::<P>(rows, 5 * 32, vectors);
+        let columns = vectors * lanes::<P>();
+        let mut whole = vec![0.0_f32; rows * columns];
+        multiply(&case, Epilogue::Sums { out: whole.as_mut_ptr(), stride: columns });
+        let mut carried = vec![0_u32; rows.next_multiple_of(32) * columns];
+        let mut out = vec![0.0_f32; rows * columns];
+        let tile = case.steps / 5;
+        for (start, end) in [(0, 2 * tile), (2 * tile, 3 * tile), (3 * tile, 5 * tile)] {
+            let carried = carried.as_mut_ptr();
+            // SAFETY: the parts are of the case's steps, and there is a sum for each value of a block.
+            unsafe {
+                P::enter();
+                P::multiply(&Product {
+                    activations: case
+                        .activations
+                        .as_ptr()
+                        .add(P::LAYOUT.column::<P::Activation>(start * P::STEP)),
+                    row_stride: case.stride,
+                    rows,
+                    panel: case.panel.as_ptr().add(start * columns * P::STEP),
+                    steps: end - start,
+                    vectors,
+                    row_scales: std::ptr::null(),
+                    column_scales: std::ptr::null(),
+                    column_sums: std::ptr::null(),
+                    part: Part { carried, first: start == 0, last: end == case.steps },
+                    epilogue: Epilogue::Sums { out: out.as_mut_ptr(), stride: columns },
+                    prefetch: std::ptr::null(),
+                    prefetch_bytes: 0,
+                });
+                P::leave();
+            }
+        }
+        assert_eq!(out, whole, "{rows} rows, {vectors} vectors");
+        assert!(whole.iter().any(|&x| x != 0.0));
+    }
+}
+
 fn check_epilogues<P: Kernels<Activation: Element, Weight: Element>>() {
     let case = case::<P>(13, 9, P::MAX_VECTORS);
     let columns = case.vectors * lanes::<P>();
@@ -213,14 +265,21 @@ fn check_epilogues<P: Kernels<Activation: Element, Weight: Element>>() {
     multiply(&case, Epilogue::Store { bias: bias.as_ptr(), out: out.as_mut_ptr(), stride: columns });
     to_f32(&out).iter().enumerate().for_each(|(i, &got)| close(got, biased(i / columns, i % columns)));
 
-    multiply(&case, Epilogue::Gelu { bias: bias.as_ptr(), out: out.as_mut_ptr(), stride: columns });
-    to_f32(&out).iter().enumerate().for_each(|(i, &got)| close(got, gelu(biased(i / columns, i % columns))));
+    let layout = inner_layout::<P>();
+    let wide = columns.next_multiple_of(64);
+    let mut operand = vec![P::Inner::default(); layout.rows(case.rows) * wide];
+    let mut gelus = |bias: &[f32]| -> Vec<f32> {
+        multiply(&case, Epilogue::Gelu { bias: bias.as_ptr(), out: operand.as_mut_ptr(), stride: wide });
+        let at = |i| layout.row::<P::Inner>(i / columns, wide) + layout.column::<P::Inner>(i % columns);
+        (0..case.rows * columns).map(|i| operand[at(i)].to_f32()).collect()
+    };
+    let got = gelus(&bias);
+    got.iter().enumerate().for_each(|(i, &got)| close(got, gelu(biased(i / columns, i % columns))));
 
     // Far from zero, where the exponential in it overflows or vanishes.
     let far = [9.0, -9.0, 14.0, -14.0, 40.0, -40.0, 1e3, -1e3, 1e5, -1e5];
     let bias: Vec<f32> = far.into_iter().cycle().take(columns).collect();
-    multiply(&case, Epilogue::Gelu { bias: bias.as_ptr(), out: out.as_mut_ptr(), stride: columns });
-    for (i, &got) in to_f32(&out).iter().enumerate() {
+    for (i, &got) in gelus(&bias).iter().enumerate() {
         close(got, gelu(case.sums[i / columns][i % columns] + f64::from(bias[i % columns])));
     }
     let bias: Vec<f32> = (0..columns).map(|i| exact(i + 3)).collect();
@@ -241,14 +300,14 @@ fn gelu(x: f64) -> f64 {
 
 fn check_layer_norms<P: Kernels<Activation: Element>>() {
     for size in (1..=40_usize).chain([54, 144, 1152]) {
-        let padded = size.next_multiple_of(16);
+        let padded = size.next_multiple_of(64);
         // Far from zero, where a variance from squares alone would lose its bits.
         let x: Vec<f32> = (0..size).map(|i| 100.0 + exact(i * 3)).collect();
         let parameter = |offset: usize| -> Vec<f32> {
             (0..padded).map(|i| if i < size { exact(i + offset) } else { 0.0 }).collect()
         };
         let (weight, bias) = (parameter(1), parameter(2));
-        let mut out = vec![P::Activation::from_f32(9.0); padded];
+        let mut out = vec![P::Activation::from_f32(9.0); P::LAYOUT.rows(1) * padded];
         // SAFETY: the buffers have the sizes that the fields ask for, and the path runs here.
         unsafe {
             P::layer_norm(&LayerNorm {
@@ -265,7 +324,8 @@ fn check_layer_norms<P: Kernels<Activation: Element>>() {
         let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / size as f64;
         let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / size as f64;
         let tolerance = if size_of::<P::Activation>() == 2 { 8e-3 } else { 5e-5 };
-        let out = to_f32(&out);
+        let column = |i| out[P::LAYOUT.column::<P::Activation>(i)].to_f32();
+        let out: Vec<f32> = (0..padded).map(column).collect();
         for i in 0..size {
             let normal = (f64::from(x[i]) - mean) / (variance + 1e-6).sqrt();
             let expected = normal * f64::from(weight[i]) + f64::from(bias[i]);
@@ -274,7 +334,7 @@ fn check_layer_norms<P: Kernels<Activation: Element>>() {
                 "{size}: {i}"
             );
         }
-        let whole = size.next_multiple_of(lanes::<P>());
+        let whole = P::LAYOUT.filled::<P::Activation>(size, lanes::<P>());
         assert!(out[size..whole].iter().all(|&x| x == 0.0), "the padding must be zero");
     }
 }
@@ -297,14 +357,15 @@ fn check_attention<P: Kernels<Activation: Element, Weight: Element>>() {
             (0..rows * stride + 16).map(|i| P::Inner::from_f32(exact(i + offset) * 0.5)).collect()
         };
         let (q, k, v) = (values(queries, 0), values(keys, 17), values(keys, 170));
-        let scratch = Scratch::new::<P::Attention>(keys, head_dim);
-        let mut packed_q = vec![P::Inner::default(); scratch.packed_q];
-        let mut packed_v = vec![P::Inner::default(); scratch.packed_v];
-        let mut scores = vec![0.0; scratch.scores];
-        let mut mixed = vec![0.0; scratch.mixed];
-        let mut out = vec![P::Inner::from_f32(-7.5); queries * stride];
+        let mut scratch = Scratch::new::<P::Attention>(keys, head_dim).unwrap();
+        let layout = inner_layout::<P>();
+        // Between other heads' columns and other items' rows.
+        let (first_row, first_column) = (3, if head_dim % 8 == 0 { 8 } else { 5 });
+        let out_stride = (first_column + head_dim + 1).next_multiple_of(64);
+        let mut out = vec![P::Inner::from_f32(-7.5); layout.rows(first_row + queries + 1) * out_stride];
         // SAFETY: the buffers have the sizes that the fields ask for, and the path runs here.
         unsafe {
+            P::enter();
             P::attend(&Attention {
                 q: q.as_ptr(),
                 q_stride: stride,
@@ -315,16 +376,18 @@ fn check_attention<P: Kernels<Activation: Element, Weight: Element>>() {
                 keys,
                 head_dim,
                 scale_log2e: std::f32::consts::LOG2_E / (head_dim as f32).sqrt(),
-                out: out.as_mut_ptr(),
-                out_stride: stride,
+                out: Output {
+                    first: out.as_mut_ptr(),
+                    stride: out_stride,
+                    row: first_row,
+                    column: first_column,
+                },
                 next: [std::ptr::null(); 3],
-                packed_q: packed_q.as_mut_ptr(),
-                packed_v: packed_v.as_mut_ptr(),
-                scores: scores.as_mut_ptr(),
-                mixed: mixed.as_mut_ptr(),
+                scratch: scratch.memory(),
             });
+            P::leave();
         }
-        let (q, k, v, out) = (to_f32(&q), to_f32(&k), to_f32(&v), to_f32(&out));
+        let (q, k, v, mut out) = (to_f32(&q), to_f32(&k), to_f32(&v), to_f32(&out));
         let tolerance = if size_of::<P::Inner>() == 2 { 1e-2 } else { 2e-6 };
         for query in 0..queries {
             let score = |key: usize| -> f64 {
@@ -338,14 +401,16 @@ fn check_attention<P: Kernels<Activation: Element, Weight: Element>>() {
                 let term =
                     |key: usize| (scores[key] - largest).exp() / total * f64::from(v[key * stride + d]);
                 let expected: f64 = (0..keys).map(term).sum();
-                let got = f64::from(out[query * stride + d]);
+                let at = layout.row::<P::Inner>(first_row + query, out_stride)
+                    + layout.column::<P::Inner>(first_column + d);
+                let got = f64::from(std::mem::replace(&mut out[at], -7.5));
                 assert!(
                     (got - expected).abs() <= tolerance,
                     "{queries}×{keys}×{head_dim}: {got} for {expected}"
                 );
             }
-            assert!(out[query * stride + head_dim..(query + 1) * stride].iter().all(|&x| x == -7.5));
         }
+        assert!(out.iter().all(|&x| x == -7.5), "wrote beside the head");
         assert!(panel_widths::<P>(keys).count() > 0);
     }
 }
@@ -354,10 +419,14 @@ fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
     for (rows, k, vectors) in
         [(1, 1_usize, 1), (2, 3, 1), (7, 4, P::MAX_VECTORS), (13, 66, P::MAX_VECTORS), (64, 129, 1)]
     {
-        let steps = k.div_ceil(P::STEP);
-        let (stride, columns) = (steps * P::STEP + 5, vectors * lanes::<P>());
+        let steps = steps::<P>(k);
+        let stride = match P::LAYOUT {
+            Layout::Rows => steps * P::STEP + 5,
+            Layout::Blocks => steps * P::STEP + 64,
+        };
+        let columns = vectors * lanes::<P>();
         let byte = |i: usize| (i as u32).wrapping_mul(2_654_435_761) >> 24;
-        let activations: Vec<u8> = (0..rows * stride).map(|i| byte(i) as u8).collect();
+        let activations: Vec<u8> = (0..P::LAYOUT.rows(rows) * stride).map(|i| byte(i) as u8).collect();
         let weight = |column: usize, i: usize| {
             if i < k { (byte(column * 977 + i + 5) as u8 as i8).max(-127) } else { 0 }
         };
@@ -374,6 +443,7 @@ fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
         let mut out = vec![f32::NAN; rows * columns];
         // SAFETY: the buffers are as the product says, and the path runs here.
         unsafe {
+            P::enter();
             P::multiply(&Product {
                 activations: activations.as_ptr(),
                 row_stride: stride,
@@ -382,17 +452,19 @@ fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
                 steps,
                 vectors,
                 row_scales: row_scales.as_ptr(),
-                row_scale_stride: 1,
                 column_scales: scales.as_ptr(),
                 column_sums: sums.as_ptr(),
+                part: Part::WHOLE,
                 epilogue: Epilogue::Sums { out: out.as_mut_ptr(), stride: columns },
                 prefetch: std::ptr::null(),
                 prefetch_bytes: 0,
             });
+            P::leave();
         }
         for (i, got) in out.into_iter().enumerate() {
             let (row, column) = (i / columns, i % columns);
-            let product = |i| i64::from(activations[row * stride + i]) * i64::from(weight(column, i));
+            let at = |i| P::LAYOUT.row::<u8>(row, stride) + P::LAYOUT.column::<u8>(i);
+            let product = |i| i64::from(activations[at(i)]) * i64::from(weight(column, i));
             let dot = (0..k).map(product).sum::<i64>() as f64;
             let RowScale { scale, offset } = row_scales[row];
             let shifted = f64::from(scale) * dot + f64::from(offset) * f64::from(sums[column]);
@@ -406,14 +478,16 @@ fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
 /// Rows of results and rows of layer norms read back to within half a step, and what is not finite stays so.
 fn check_quantized_rows<P: Kernels<Activation = u8, Weight = i8>>() {
     for size in [1_usize, 2, 15, 16, 17, 70, 1152] {
-        let padded = size.next_multiple_of(16);
+        let padded = size.next_multiple_of(64);
+        let in_memory = P::LAYOUT.rows(1) * padded;
+        let row_of = |out: &[u8]| -> Vec<u8> { (0..size).map(|i| out[P::LAYOUT.column::<u8>(i)]).collect() };
         let mut x: Vec<P::Inner> = (0..padded).map(|i| P::Inner::from_f32(exact(i * 7) * 1.7)).collect();
-        let (mut out, mut scale) = (vec![0; padded], RowScale::default());
+        let (mut out, mut scale) = (vec![0; in_memory], RowScale::default());
         let mut quantize = |x: &[P::Inner]| {
             let q = out.as_mut_ptr();
             // SAFETY: the buffers are as long as the padded row, and the path runs here.
             unsafe { P::quantize(&Quantize { x: x.as_ptr(), size, out: q, scale: &raw mut scale }) };
-            (scale, out[..size].to_vec())
+            (scale, row_of(&out))
         };
         let (scale, bytes) = quantize(&x);
         for (value, byte) in to_f32(&x).into_iter().zip(&bytes) {
@@ -431,7 +505,7 @@ fn check_quantized_rows<P: Kernels<Activation = u8, Weight = i8>>() {
             (0..padded).map(|i| if i < size { exact(i + offset) } else { 0.0 }).collect()
         };
         let (weight, bias) = (parameter(1), parameter(2));
-        let (mut out, mut scale, mut row) = (vec![0; padded], RowScale::default(), vec![0.0; padded]);
+        let (mut out, mut scale, mut row) = (vec![0; in_memory], RowScale::default(), vec![0.0; padded]);
         // SAFETY: the buffers have the sizes that the fields ask for, and the path runs here.
         unsafe {
             P::layer_norm(&LayerNorm {
@@ -445,8 +519,8 @@ fn check_quantized_rows<P: Kernels<Activation = u8, Weight = i8>>() {
                 row: row.as_mut_ptr(),
             });
         }
-        for (normal, byte) in row.iter().zip(&out).take(size) {
-            let read = scale.scale * f32::from(*byte) + scale.offset;
+        for (normal, byte) in row.iter().zip(row_of(&out)) {
+            let read = scale.scale * f32::from(byte) + scale.offset;
             assert!((read - normal).abs() <= 0.501 * scale.scale, "{size}: {read} for {normal}");
         }
     }

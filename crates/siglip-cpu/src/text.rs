@@ -91,6 +91,7 @@ impl<P: Kernels> TextTower<P> {
             // SAFETY: the scratch memory was made for these sizes; every thread runs this same closure; each row is
             // written by one thread between barriers.
             unsafe {
+                P::enter();
                 for row in worker.share(items * positions) {
                     let position = row % positions * hidden;
                     let x = std::slice::from_raw_parts_mut(memory.x.add(row * x_stride), hidden);
@@ -104,13 +105,18 @@ impl<P: Kernels> TextTower<P> {
                 encoder.run(worker, &mut phases, &memory, items, head);
 
                 let last = memory.x.add((positions - 1) * x_stride).cast_const();
-                final_layer_norm.rows(worker, &memory, items, epsilon, (last, positions * x_stride));
+                final_layer_norm.rows(worker, &memory, (0, items), epsilon, (last, positions * x_stride));
                 phases.end(Kind::LayerNorm, 0);
 
-                let input = memory.normed_rows(x_stride, 0, 1, items);
+                let input = memory.normed_rows(x_stride, 0, items);
                 let target = Target::StoreF32 { out: embeddings.pointer(), stride: embedding_stride };
-                Layer { packed: head, input, target, next: None }.run(worker, phases.next());
+                Layer { packed: head, input, target, next: None }.run(
+                    worker,
+                    phases.next(),
+                    memory.carried(worker),
+                );
                 phases.end(Kind::Head, 2 * items * hidden * head.columns());
+                P::leave();
             }
         });
         tower::copy_rows(self.output.as_slice(), embedding_stride, output, self.head.columns());

@@ -11,7 +11,7 @@ use crate::encoder::{Encoder, Heads, Outputs, PackedNorm, Phases, Scratch, Shape
 use crate::kernels::Kernels;
 use crate::linear::{Layer, Target};
 use crate::pack::Packed;
-use crate::path::{Element, Path};
+use crate::path::{Element, Path, inner_layout};
 use crate::profile::{Kind, Profile};
 use crate::tower;
 
@@ -90,17 +90,20 @@ impl<P: Kernels> VisionTower<P> {
         let position_embedding = &self.position_embedding;
         let profile = self.profile.as_deref();
         let rows = items * positions;
+        let layout = inner_layout::<P>();
 
         pool.run(|worker| {
             let mut phases = Phases::new(worker, counters.clone(), profile);
             // SAFETY: the scratch memory was made for these sizes; every thread runs this same closure; each row is
             // written by one thread between barriers.
             unsafe {
+                P::enter();
                 for row in worker.share(rows) {
                     let (item, patch) = (row / positions, row % positions);
-                    let wide = memory.wide.add(row * memory.wide_stride);
-                    let wide = std::slice::from_raw_parts_mut(wide, padded(patches.len()));
-                    patches.copy(pixels, item, patch, wide);
+                    let wide = memory.wide.add(layout.row::<P::Inner>(row, memory.wide_stride));
+                    patches.copy(pixels, item, patch, |column, value| {
+                        *wide.add(layout.column::<P::Inner>(column)) = value;
+                    });
                     let x = std::slice::from_raw_parts_mut(memory.x.add(row * x_stride), hidden);
                     x.copy_from_slice(&position_embedding[patch * hidden..(patch + 1) * hidden]);
                 }
@@ -108,19 +111,26 @@ impl<P: Kernels> VisionTower<P> {
 
                 let input = memory.wide_operand(worker, &mut phases, patches.len(), rows);
                 let target = Target::Accumulate { out: memory.x, stride: x_stride };
-                Layer { packed: patch_embedding, input, target, next: None }.run(worker, phases.next());
+                Layer { packed: patch_embedding, input, target, next: None }.run(
+                    worker,
+                    phases.next(),
+                    memory.carried(worker),
+                );
                 phases.end(Kind::Embedding, 2 * rows * patches.len() * hidden);
 
                 encoder.run(worker, &mut phases, &memory, items, &pooling.kv);
 
-                post_layer_norm.rows(worker, &memory, rows, epsilon, (memory.x, x_stride));
+                post_layer_norm.rows(worker, &memory, (0, rows), epsilon, (memory.x, x_stride));
                 phases.end(Kind::LayerNorm, 0);
 
                 // k and v of all patches; the query is the probe's, the same for every image.
-                let input = memory.normed_rows(x_stride, 0, 1, rows);
+                let input = memory.normed_rows(x_stride, 0, rows);
                 let target = Target::Store { out: memory.wide, stride: memory.wide_stride };
-                Layer { packed: &pooling.kv, input, target, next: Some(&pooling.out) }
-                    .run(worker, phases.next());
+                Layer { packed: &pooling.kv, input, target, next: Some(&pooling.out) }.run(
+                    worker,
+                    phases.next(),
+                    memory.carried(worker),
+                );
                 phases.end(Kind::Head, 4 * rows * hidden * hidden);
 
                 let heads = Heads {
@@ -136,23 +146,35 @@ impl<P: Kernels> VisionTower<P> {
 
                 let input = memory.mixed_operand(worker, &mut phases, hidden, items);
                 let target = Target::StoreF32 { out: memory.x, stride: x_stride };
-                Layer { packed: &pooling.out, input, target, next: Some(&pooling.fc1) }
-                    .run(worker, phases.next());
+                Layer { packed: &pooling.out, input, target, next: Some(&pooling.fc1) }.run(
+                    worker,
+                    phases.next(),
+                    memory.carried(worker),
+                );
                 phases.end(Kind::Head, 2 * items * hidden * hidden);
 
-                pooling.layer_norm.rows(worker, &memory, items, epsilon, (memory.x, x_stride));
+                pooling.layer_norm.rows(worker, &memory, (0, items), epsilon, (memory.x, x_stride));
+                memory.clear_rest(worker, intermediate, items);
                 phases.end(Kind::Head, 0);
 
-                let input = memory.normed_rows(x_stride, 0, 1, items);
+                let input = memory.normed_rows(x_stride, 0, items);
                 let target = Target::Gelu { out: memory.wide, stride: memory.wide_stride };
-                Layer { packed: &pooling.fc1, input, target, next: Some(&pooling.fc2) }
-                    .run(worker, phases.next());
+                Layer { packed: &pooling.fc1, input, target, next: Some(&pooling.fc2) }.run(
+                    worker,
+                    phases.next(),
+                    memory.carried(worker),
+                );
                 phases.end(Kind::Head, 2 * items * hidden * intermediate);
 
                 let input = memory.wide_operand(worker, &mut phases, intermediate, items);
                 let target = Target::Accumulate { out: memory.x, stride: x_stride };
-                Layer { packed: &pooling.fc2, input, target, next: None }.run(worker, phases.next());
+                Layer { packed: &pooling.fc2, input, target, next: None }.run(
+                    worker,
+                    phases.next(),
+                    memory.carried(worker),
+                );
                 phases.end(Kind::Head, 2 * items * hidden * intermediate);
+                P::leave();
             }
         });
         tower::copy_rows(self.scratch.x(), x_stride, output, hidden);
@@ -203,19 +225,20 @@ impl Patches {
         self.channels * self.patch * self.patch
     }
 
-    /// Copies one patch of one item as a row of activations, `[channel, y, x]` like the weights, and zeroes the rest
-    /// of the row.
-    fn copy<A: Element>(&self, pixels: &[f32], item: usize, patch: usize, row: &mut [A]) {
+    /// Gives one patch of one item as a row of activations, `[channel, y, x]` like the weights, and zeroes for the rest of
+    /// the row: calls `store` with each column and its value.
+    fn copy<A: Element>(&self, pixels: &[f32], item: usize, patch: usize, mut store: impl FnMut(usize, A)) {
         let (top, left) = (patch / self.grid * self.patch, patch % self.grid * self.patch);
-        let (values, rest) = row.split_at_mut(self.len());
-        for (line, values) in values.chunks_mut(self.patch).enumerate() {
+        for line in 0..self.channels * self.patch {
             let (channel, y) = (line / self.patch, top + line % self.patch);
             let start = ((item * self.channels + channel) * self.image + y) * self.image + left;
-            for (value, &pixel) in values.iter_mut().zip(&pixels[start..start + self.patch]) {
-                *value = A::from_f32(pixel);
+            for (x, &pixel) in pixels[start..start + self.patch].iter().enumerate() {
+                store(line * self.patch + x, A::from_f32(pixel));
             }
         }
-        rest.fill(A::default());
+        for column in self.len()..padded(self.len()) {
+            store(column, A::default());
+        }
     }
 }
 

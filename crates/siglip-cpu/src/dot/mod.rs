@@ -15,7 +15,7 @@ pub(crate) use portable::Loops;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
 
-use crate::path::{MAX_STEP, interleave};
+use crate::path::{Layout, MAX_STEP, interleave};
 use crate::simd::{MAX_LANES, Simd};
 
 /// Groups of bf16 values, multiplied and summed in f32.
@@ -37,6 +37,10 @@ pub(crate) trait Bf16Dot: Copy + 'static {
     const STEP: usize = 2;
     /// [`crate::path::Path::ROWS`].
     const ROWS: usize = 1;
+    /// The widest panel, in vectors.
+    const MAX_VECTORS: usize = Self::Simd::MAX_VECTORS;
+    /// How rows of activations lie.
+    const LAYOUT: Layout = Layout::Rows;
 
     /// The same group in every lane. Rows are `stride` values apart.
     unsafe fn broadcast(p: *const u16, stride: usize) -> Self::Activations;
@@ -97,6 +101,8 @@ pub(crate) trait IntegerDot: Copy + 'static {
     const MAX_VECTORS: usize = Self::Simd::MAX_VECTORS;
     /// Whether `dot` is one instruction.
     const FUSED: bool = true;
+    /// How rows of activations lie.
+    const LAYOUT: Layout = Layout::Rows;
     /// What is taken from every activation before it is multiplied: 0, or 128 where the instruction multiplies signed
     /// bytes only.
     const ZERO: f32 = 0.0;

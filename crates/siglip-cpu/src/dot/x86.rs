@@ -115,7 +115,7 @@ impl IntegerDot for Vpdpbusd {
     }
 }
 
-/// AVX-VNNI: the same instruction on 256 bits, on processors without AVX-512. Never run where this was developed.
+/// AVX-VNNI: the same instruction on 256 bits, on processors without AVX-512.
 #[derive(Clone, Copy)]
 pub(crate) struct Vpdpbusd256;
 

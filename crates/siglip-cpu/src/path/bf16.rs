@@ -2,9 +2,8 @@
 
 use std::marker::PhantomData;
 
-use super::{ColumnScale, ColumnScales, MAX_STEP, Path, RowScale, Vector, convert_floats};
+use super::{ColumnScale, ColumnScales, Layout, MAX_STEP, Path, RowScale, Vector, convert_floats};
 use crate::dot::Bf16Dot;
-use crate::simd::Simd;
 
 /// bf16 activations and weights, multiplied in groups and summed in f32.
 #[derive(Clone, Copy)]
@@ -22,8 +21,9 @@ impl<D: Bf16Dot> Path for Bf16<D> {
 
     const STEP: usize = D::STEP;
     const ROWS: usize = D::ROWS;
-    const MAX_VECTORS: usize = D::Simd::MAX_VECTORS;
+    const MAX_VECTORS: usize = D::MAX_VECTORS;
     const FUSED: bool = true;
+    const LAYOUT: Layout = D::LAYOUT;
 
     fn convert(row: &[f32], converted: &mut [u16]) -> ColumnScale {
         convert_floats(row, converted)

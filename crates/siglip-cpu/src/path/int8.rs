@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::{ColumnScale, ColumnScales, MAX_STEP, Path, RowScale, Vector};
+use super::{ColumnScale, ColumnScales, Layout, MAX_STEP, Path, RowScale, Vector};
 use crate::dot::IntegerDot;
 use crate::simd::Simd;
 
@@ -32,6 +32,7 @@ where
     const ROWS: usize = D::ROWS;
     const MAX_VECTORS: usize = D::MAX_VECTORS;
     const FUSED: bool = D::FUSED;
+    const LAYOUT: Layout = D::LAYOUT;
     const QUANTIZED: bool = true;
 
     fn convert(row: &[f32], converted: &mut [i8]) -> ColumnScale {

@@ -15,6 +15,7 @@ pub(crate) use bf16::Bf16;
 pub(crate) use int8::Int8;
 pub(crate) use single::{F32, Widened};
 
+use crate::attention::{self, ScratchSizes};
 use crate::buffer::Plain;
 use crate::simd::Simd;
 
@@ -51,9 +52,22 @@ pub(crate) trait Path: Copy + 'static {
     const MAX_VECTORS: usize;
     /// Whether a step is one instruction.
     const FUSED: bool;
+    /// How rows of activations lie beside one another.
+    const LAYOUT: Layout = Layout::Rows;
     /// Whether activations are integers with a scale and an offset for each row, made from `Inner` values by
     /// [`crate::ops::quantize`]. Where they are not, `Activation` and `Inner` are the same format.
     const QUANTIZED: bool = false;
+
+    /// What attention needs of scratch memory, on the paths that have this one for it.
+    fn attention_scratch(keys: usize, head_dim: usize) -> ScratchSizes {
+        match Self::LAYOUT {
+            Layout::Rows => attention::scratch_sizes::<Self>(keys, head_dim),
+            #[cfg(target_arch = "x86_64")]
+            Layout::Blocks => crate::tiles::scratch_sizes(keys, head_dim),
+            #[cfg(not(target_arch = "x86_64"))]
+            Layout::Blocks => unreachable!("only x86-64 has tiles"),
+        }
+    }
 
     /// Converts one column of a layer, `row.len()` weights, for packing.
     fn convert(row: &[f32], converted: &mut [Self::Weight]) -> ColumnScale;
@@ -89,6 +103,74 @@ pub(crate) trait Path: Copy + 'static {
     ) {
         // SAFETY: the caller's.
         unsafe { interleave(source, stride, (rows, columns), packed, (Self::STEP, lanes::<Self>())) }
+    }
+}
+
+/// How rows of activations lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Row after row.
+    Rows,
+    /// For a tile unit: [`BLOCK`] rows at a time, [`CHUNK`] bytes of each in turn, `[rows / BLOCK][chunks][BLOCK][CHUNK]`. So
+    /// the operands of one step after the other are one stream of memory, which the processor fetches ahead by itself; of
+    /// rows that lie apart it does not see what comes next.
+    Blocks,
+}
+
+/// Rows of a block.
+pub(crate) const BLOCK: usize = 32;
+/// Bytes of a row that lie together in a block.
+pub(crate) const CHUNK: usize = 64;
+
+impl Layout {
+    /// Rows that must exist in memory where there are `rows`.
+    pub(crate) const fn rows(self, rows: usize) -> usize {
+        match self {
+            Layout::Rows => rows,
+            Layout::Blocks => rows.next_multiple_of(BLOCK),
+        }
+    }
+
+    /// Where a row of `T` begins, in values, where rows are `stride` values long (in blocks a multiple of a chunk).
+    #[inline(always)]
+    pub(crate) const fn row<T>(self, row: usize, stride: usize) -> usize {
+        match self {
+            Layout::Rows => row * stride,
+            Layout::Blocks => row / BLOCK * BLOCK * stride + row % BLOCK * (CHUNK / size_of::<T>()),
+        }
+    }
+
+    /// Where a value of a row lies, from the row's beginning.
+    #[inline(always)]
+    pub(crate) const fn column<T>(self, column: usize) -> usize {
+        let chunk = CHUNK / size_of::<T>();
+        match self {
+            Layout::Rows => column,
+            Layout::Blocks => column / chunk * chunk * BLOCK + column % chunk,
+        }
+    }
+
+    /// Values that are written to end a row of `size`: whole vectors of `lanes`, or whole chunks.
+    pub(crate) const fn filled<T>(self, size: usize, lanes: usize) -> usize {
+        match self {
+            Layout::Rows => size.next_multiple_of(lanes),
+            Layout::Blocks => size.next_multiple_of(CHUNK / size_of::<T>()),
+        }
+    }
+}
+
+/// How results lie that another product reads without being quantised first.
+pub(crate) const fn inner_layout<P: Path>() -> Layout {
+    if P::QUANTIZED { Layout::Rows } else { P::LAYOUT }
+}
+
+/// The kernel's steps over `k` values of the inner dimension: for a tile unit whole tiles, the rest zeroes.
+pub(crate) const fn steps<P: Path>(k: usize) -> usize {
+    match P::LAYOUT {
+        Layout::Rows => k.div_ceil(P::STEP),
+        Layout::Blocks => {
+            k.div_ceil(CHUNK / size_of::<P::Activation>()) * (CHUNK / size_of::<P::Activation>() / P::STEP)
+        }
     }
 }
 

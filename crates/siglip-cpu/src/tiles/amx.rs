@@ -1,5 +1,5 @@
 //! AMX itself: Intel's Advanced Matrix Extensions (Sapphire Rapids and later), in assembly because the intrinsics are
-//! not stable. Never run where this was written.
+//! not stable.
 //!
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18, and volume 2.
 
@@ -7,68 +7,81 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::LazyLock;
 
-use super::{Config, Tiles};
+use super::Tiles;
 
 /// The processor's tiles; the products are of bf16 pairs, or of unsigned and signed bytes.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Amx<const INTEGERS: bool>;
 
-/// One instruction on the tile with a number that is known once loops are unrolled.
-macro_rules! on_tile {
-    ($tile:expr, $before:literal, $after:literal, $($operands:tt)*) => {
-        match $tile {
-            0 => asm!(concat!($before, "tmm0", $after), $($operands)*),
-            1 => asm!(concat!($before, "tmm1", $after), $($operands)*),
-            2 => asm!(concat!($before, "tmm2", $after), $($operands)*),
-            3 => asm!(concat!($before, "tmm3", $after), $($operands)*),
-            4 => asm!(concat!($before, "tmm4", $after), $($operands)*),
-            5 => asm!(concat!($before, "tmm5", $after), $($operands)*),
-            6 => asm!(concat!($before, "tmm6", $after), $($operands)*),
-            _ => asm!(concat!($before, "tmm7", $after), $($operands)*),
-        }
-    };
+/// The operand of `ldtilecfg`: eight tiles of 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct Config {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    /// Bytes of each tile's rows; room for 16 tiles.
+    row_bytes: [u16; 16],
+    /// Rows of each tile.
+    rows: [u8; 16],
 }
+
+static WHOLE: Config = Config {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
 
 // SAFETY (all methods): as the trait states. Nothing else in the program uses tiles, and no method changes any other
 // register.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
 impl<const INTEGERS: bool> Tiles for Amx<INTEGERS> {
+    type Bf16 = Amx<false>;
+
     #[inline(always)]
-    unsafe fn configure(&mut self, config: &Config) {
-        unsafe { asm!("ldtilecfg [{0}]", in(reg) config, options(nostack, preserves_flags)) }
+    unsafe fn configure() {
+        unsafe { asm!("ldtilecfg [{0}]", in(reg) &raw const WHOLE, options(nostack, preserves_flags)) }
     }
     #[inline(always)]
-    unsafe fn zero(&mut self, tile: usize) {
-        unsafe { on_tile!(tile, "tilezero ", "", options(nostack, preserves_flags)) }
+    unsafe fn zero<const TILE: usize>(&mut self) {
+        unsafe { asm!("tilezero tmm{tile}", tile = const TILE, options(nostack, preserves_flags)) }
     }
     #[inline(always)]
-    unsafe fn load(&mut self, tile: usize, p: *const u8, stride: usize) {
+    unsafe fn load<const TILE: usize>(&mut self, p: *const u8, stride: usize) {
         unsafe {
-            on_tile!(tile, "tileloadd ", ", [{0} + {1}*1]", in(reg) p, in(reg) stride,
+            asm!("tileloadd tmm{tile}, [{0} + {1}*1]", in(reg) p, in(reg) stride, tile = const TILE,
+                options(nostack, preserves_flags, readonly));
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_once<const TILE: usize>(&mut self, p: *const u8, stride: usize) {
+        unsafe {
+            asm!("tileloaddt1 tmm{tile}, [{0} + {1}*1]", in(reg) p, in(reg) stride, tile = const TILE,
+                options(nostack, preserves_flags, readonly));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store<const TILE: usize>(&mut self, p: *mut u8, stride: usize) {
+        unsafe {
+            asm!("tilestored [{0} + {1}*1], tmm{tile}", in(reg) p, in(reg) stride, tile = const TILE,
                 options(nostack, preserves_flags));
         }
     }
     #[inline(always)]
-    unsafe fn store(&mut self, tile: usize, p: *mut u8, stride: usize) {
+    unsafe fn dot<const SUMS: usize, const A: usize, const B: usize>(&mut self) {
         unsafe {
-            on_tile!(tile, "tilestored [{0} + {1}*1], ", "", in(reg) p, in(reg) stride,
-                options(nostack, preserves_flags));
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot(&mut self, sums: usize, a: usize, _: usize) {
-        // The operands are tiles 4 and 5, or 6 and 7.
-        unsafe {
-            match (INTEGERS, a) {
-                (false, 4) => on_tile!(sums, "tdpbf16ps ", ", tmm4, tmm5", options(nostack, preserves_flags)),
-                (false, _) => on_tile!(sums, "tdpbf16ps ", ", tmm6, tmm7", options(nostack, preserves_flags)),
-                (true, 4) => on_tile!(sums, "tdpbusd ", ", tmm4, tmm5", options(nostack, preserves_flags)),
-                (true, _) => on_tile!(sums, "tdpbusd ", ", tmm6, tmm7", options(nostack, preserves_flags)),
+            if INTEGERS {
+                asm!("tdpbusd tmm{sums}, tmm{a}, tmm{b}", sums = const SUMS, a = const A, b = const B,
+                    options(nostack, preserves_flags, nomem));
+            } else {
+                asm!("tdpbf16ps tmm{sums}, tmm{a}, tmm{b}", sums = const SUMS, a = const A, b = const B,
+                    options(nostack, preserves_flags, nomem));
             }
         }
     }
     #[inline(always)]
-    unsafe fn release(&mut self) {
+    unsafe fn release() {
         unsafe { asm!("tilerelease", options(nostack, preserves_flags)) }
     }
 }

@@ -1,108 +1,84 @@
 //! Matrix products with a tile unit (Intel's AMX): 16 rows by 16 columns of sums at once.
 //!
-//! The formats are those of the paths for `vdpbf16ps` and `vpdpbusd`, and so is the packing: a panel's 16 neighbouring
-//! steps of one vector are a tile of weights as the instructions want it (Intel's "VNNI layout"), 16 rows of 64 bytes,
-//! and a tile of activations is read from the rows as they lie.
+//! The formats are those of the paths for `vdpbf16ps` and `vpdpbusd`, and so is the packing, two vectors wide: a panel's 16
+//! neighbouring steps of one vector are a tile of weights as the instructions want it (Intel's "VNNI layout"), 16 rows of 64
+//! bytes. Activations lie in [blocks](crate::path::Layout::Blocks), of which a tile is half a chunk of each row.
 //!
 //! ```text
-//! for each block of up to 16 rows
-//!   sums[NV] = 0                              tiles 0 to 3
-//!   for 16 steps at a time                    what is left over in smaller tiles of its own
-//!     a = 16 rows of activations              tile 4 (6)
-//!     for v in 0..NV
-//!       b = 16 steps of the panel's vector v  tile 5 (7)
-//!       sums[v] += a · b
-//!   epilogue(sums)                            row by row, through memory: tiles and vectors share no registers
+//! for each part of the inner dimension          so long that its part of the panel stays in L1
+//!   for each block of up to 32 rows
+//!     sums = 0, or what the part before left    tiles 0 to 3: 32 rows by 32 columns
+//!     for 16 steps at a time
+//!       a = 16 + 16 rows of activations         tiles 4 and 5, a stream from L2 past L1
+//!       b = 16 steps of the panel               tiles 6 and 7
+//!       sums += a · b
+//!       some rows of the block before           bias, GELU, residual, conversion: the vector units, which are idle
+//!         go through the epilogue               otherwise, work beside the tile unit
 //! ```
 //!
-//! The order in which a row's products are added does not depend on the rows beside it. Attention, whose
-//! products are short, stays with the vector instructions.
-//!
-//! No machine with AMX could be had where this was written: the tests run this kernel over tiles that are emulated in
-//! plain Rust, and the instructions themselves have never been run.
+//! Sums go to the epilogue through memory: tiles and vectors share no registers. A row's products are added in the order of
+//! the inner dimension, whatever stands beside the row and wherever a part ends.
 
 mod amx;
+mod attention;
 #[cfg(test)]
 mod emulated;
 
 pub(crate) use amx::{Amx, is_available};
+pub(crate) use attention::{attend, scratch_sizes};
 #[cfg(test)]
 pub(crate) use emulated::Emulated;
 
 use std::marker::PhantomData;
 
 use crate::dot::{Bf16Dot, Floats, IntegerDot};
-use crate::gemm::{self, Prefetch, Product};
-use crate::path::{MAX_STEP, Path, lanes};
+use crate::gemm::{self, Product};
+use crate::path::{BLOCK, CHUNK, Layout, MAX_STEP, Path, lanes};
 use crate::simd::Simd;
 
-/// Eight tiles of up to 16 rows of 64 bytes.
+/// Eight tiles of 16 rows of 64 bytes.
 ///
 /// # Safety of the methods
 ///
-/// The machine must have the instructions, tiles must be [configured](Tiles::configure) before they are used, and
-/// pointers must be valid for the configured rows, `stride` bytes from row to row.
+/// The machine must have the instructions, tiles must be [configured](Tiles::configure) on the thread before they are used,
+/// and pointers must be valid for 16 rows of 64 bytes, `stride` bytes from row to row.
 pub(crate) trait Tiles: Copy + Default + 'static {
-    /// Sets the tiles' sizes; what they hold is lost.
-    unsafe fn configure(&mut self, config: &Config);
-    unsafe fn zero(&mut self, tile: usize);
-    unsafe fn load(&mut self, tile: usize, p: *const u8, stride: usize);
-    unsafe fn store(&mut self, tile: usize, p: *mut u8, stride: usize);
-    /// `sums += a · b`, where rows of `a` and columns of `b` hold groups of 32 bits.
-    unsafe fn dot(&mut self, sums: usize, a: usize, b: usize);
+    /// What attention multiplies with, in bf16.
+    type Bf16: Tiles;
+
+    /// Makes all tiles whole on this thread. This and letting go of them takes as long as dozens of products.
+    unsafe fn configure();
     /// Lets go of the tiles.
-    unsafe fn release(&mut self);
-}
-
-/// The operand of `ldtilecfg`.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-pub(crate) struct Config {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    /// Bytes of each tile's rows; room for 16 tiles.
-    row_bytes: [u16; 16],
-    /// Rows of each tile.
-    rows: [u8; 16],
-}
-
-/// Rows of a whole tile, and 32-bit values of its rows.
-const SIDE: usize = 16;
-
-/// Tiles of whole steps, and of what is left over.
-const A: [usize; 2] = [4, 6];
-const B: [usize; 2] = [5, 7];
-
-impl Config {
-    /// For blocks of `rows` rows, `rest` steps being left over.
-    fn new(rows: usize, rest: usize) -> Self {
-        let (whole, rows, steps) = (SIDE as u8, rows as u8, rest as u8);
-        let mut config =
-            Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        config.rows[..8].copy_from_slice(&[rows, rows, rows, rows, rows, whole, rows, steps]);
-        config.row_bytes[..8].copy_from_slice(&[64, 64, 64, 64, 64, 64, 4 * u16::from(steps), 64]);
-        if rest == 0 {
-            // A tile without rows must be without columns too.
-            config.rows[A[1]] = 0;
-            config.row_bytes[B[1]] = 0;
-        }
-        config
+    unsafe fn release();
+    unsafe fn zero<const TILE: usize>(&mut self);
+    unsafe fn load<const TILE: usize>(&mut self, p: *const u8, stride: usize);
+    /// Loads what will not be loaded again soon, past L1 where that can be told to the processor.
+    #[inline(always)]
+    unsafe fn load_once<const TILE: usize>(&mut self, p: *const u8, stride: usize) {
+        // SAFETY: the caller's.
+        unsafe { self.load::<TILE>(p, stride) }
     }
+    unsafe fn store<const TILE: usize>(&mut self, p: *mut u8, stride: usize);
+    /// `sums += a · b`, where rows of `a` and columns of `b` hold groups of 32 bits.
+    unsafe fn dot<const SUMS: usize, const A: usize, const B: usize>(&mut self);
 }
+
+/// Rows of a tile, and 32-bit values of its rows.
+const SIDE: usize = 16;
+/// Bytes of a tile.
+const TILE: usize = SIDE * CHUNK;
 
 /// [`gemm::multiply`] with tiles.
 ///
 /// # Safety
 ///
-/// As there, and the machine must have the tile unit.
+/// As there, and the machine must have the tile unit; rows lie in blocks, all rows of the last block exist, and steps are a
+/// multiple of 16.
 #[inline(always)]
 pub(crate) unsafe fn multiply<P: Path, T: Tiles>(product: &Product<P>) {
     // SAFETY: the caller's.
     unsafe {
         match product.vectors {
-            4 => all_rows::<P, T, 4>(product),
-            3 => all_rows::<P, T, 3>(product),
             2 => all_rows::<P, T, 2>(product),
             _ => all_rows::<P, T, 1>(product),
         }
@@ -112,74 +88,206 @@ pub(crate) unsafe fn multiply<P: Path, T: Tiles>(product: &Product<P>) {
 #[inline(always)]
 unsafe fn all_rows<P: Path, T: Tiles, const NV: usize>(product: &Product<P>) {
     let mut tiles = T::default();
-    let mut prefetch = Prefetch::new(product.prefetch, product.prefetch_bytes);
-    let mut configured = 0;
-    let mut row = 0;
-    // SAFETY: blocks end with the product's rows; tiles are configured for them.
+    let blocks = product.rows.div_ceil(BLOCK);
+    let tile_steps = (product.steps / SIDE * blocks).max(1);
+    let lines = product.prefetch_bytes.div_ceil(CHUNK).div_ceil(tile_steps);
+    let mut ahead = Ahead { next: product.prefetch, lines };
+    let mut waiting = Waiting { sums: Sums([[[0; SIDE]; NV]; BLOCK]), next: 0, end: 0 };
+    // SAFETY: blocks end with the product's rows.
     unsafe {
-        while row < product.rows {
-            let rows = SIDE.min(product.rows - row);
-            if configured != rows {
-                tiles.configure(&Config::new(rows, product.steps % SIDE));
-                configured = rows;
+        for block in 0..blocks {
+            if product.rows - block * BLOCK > SIDE {
+                self::block::<P, T, 2, NV>(&mut tiles, product, block, &mut waiting, &mut ahead);
+            } else {
+                self::block::<P, T, 1, NV>(&mut tiles, product, block, &mut waiting, &mut ahead);
             }
-            block::<P, T, NV>(&mut tiles, product, row, rows, &mut prefetch);
-            row += rows;
         }
-        tiles.release();
+        waiting.finish(product, BLOCK);
     }
 }
 
-/// Sums on their way from tiles to vectors.
-#[repr(align(64))]
-struct Block<const NV: usize>([[[u32; SIDE]; NV]; SIDE]);
+/// What is fetched ahead, and how many lines of it in each step of tiles.
+struct Ahead {
+    next: *const u8,
+    lines: usize,
+}
 
-#[inline(always)]
-unsafe fn block<P: Path, T: Tiles, const NV: usize>(
-    tiles: &mut T,
-    product: &Product<P>,
-    row: usize,
-    rows: usize,
-    ahead: &mut Prefetch,
-) {
-    const {
-        assert!(P::ROWS == 1 && lanes::<P>() == SIDE && size_of::<P::Sum>() == 64);
-        assert!(P::STEP * size_of::<P::Activation>() == 4 && P::STEP * size_of::<P::Weight>() == 4);
-    }
-    let a = product.activations.wrapping_add(row * product.row_stride).cast::<u8>();
-    let a_stride = product.row_stride * size_of::<P::Activation>();
-    let b = product.panel.cast::<u8>();
-    let b_stride = NV * 64;
-    let mut sums = Block([[[0; SIDE]; NV]; SIDE]);
-    // SAFETY: steps stay below the product's; rows and their strides are as configured.
-    unsafe {
-        for v in 0..NV {
-            tiles.zero(v);
-        }
-        let mut step = 0;
-        while step < product.steps {
-            let part = usize::from(product.steps - step < SIDE);
-            tiles.load(A[part], a.add(step * 4), a_stride);
-            for v in 0..NV {
-                for _ in 0..SIDE / NV {
-                    ahead.line();
+/// The sums of a block that wait for their epilogue.
+struct Waiting<const NV: usize> {
+    sums: Sums<NV>,
+    /// The product's rows that are left.
+    next: usize,
+    end: usize,
+}
+
+#[repr(align(64))]
+struct Sums<const NV: usize>([[[u32; SIDE]; NV]; BLOCK]);
+
+impl<const NV: usize> Waiting<NV> {
+    /// The epilogue of at most `rows` more rows.
+    #[inline(always)]
+    unsafe fn finish<P: Path>(&mut self, product: &Product<P>, rows: usize) {
+        let end = self.end.min(self.next + rows);
+        // SAFETY: these rows of the product were computed.
+        unsafe {
+            // Rows share what is loaded for their columns.
+            while self.next + 4 <= end {
+                let mut sums = [self.row::<P>(self.next); 4];
+                for (i, sums) in sums.iter_mut().enumerate().skip(1) {
+                    *sums = self.row::<P>(self.next + i);
                 }
-                tiles.load(B[part], b.add(step * b_stride + v * 64), b_stride);
-                tiles.dot(v, A[part], B[part]);
+                gemm::finish::<P, 4, NV>(product, self.next, 0, sums);
+                self.next += 4;
             }
-            step += SIDE;
+            while self.next < end {
+                gemm::finish::<P, 1, NV>(product, self.next, 0, [self.row::<P>(self.next)]);
+                self.next += 1;
+            }
         }
-        for v in 0..NV {
-            tiles.store(v, sums.0.as_mut_ptr().cast::<u8>().add(v * 64), NV * 64);
-        }
-        for (r, sums) in sums.0.iter().enumerate().take(rows) {
-            let mut vectors = [[P::zero_sum(); NV]];
-            for (vector, sums) in vectors[0].iter_mut().zip(sums) {
+    }
+
+    #[inline(always)]
+    unsafe fn row<P: Path>(&self, row: usize) -> [P::Sum; NV] {
+        const { assert!(P::ROWS == 1 && lanes::<P>() == SIDE && size_of::<P::Sum>() == CHUNK) };
+        // SAFETY: a vector is 16 sums, whatever their type.
+        unsafe {
+            let mut vectors = [P::zero_sum(); NV];
+            for (vector, sums) in vectors.iter_mut().zip(&self.sums.0[row % BLOCK]) {
                 *vector = sums.as_ptr().cast::<P::Sum>().read_unaligned();
             }
-            gemm::finish::<P, 1, NV>(product, row + r, 0, vectors);
+            vectors
         }
     }
+}
+
+/// A block of `16 · MT` rows and the panel's `NV` vectors.
+#[inline(always)]
+unsafe fn block<P: Path, T: Tiles, const MT: usize, const NV: usize>(
+    tiles: &mut T,
+    product: &Product<P>,
+    block: usize,
+    waiting: &mut Waiting<NV>,
+    ahead: &mut Ahead,
+) {
+    const { assert!(P::STEP * size_of::<P::Activation>() == 4 && P::STEP * size_of::<P::Weight>() == 4) };
+    let row = block * BLOCK;
+    let rows = BLOCK.min(product.rows - row);
+    let steps = product.steps / SIDE;
+    let mut a = product.activations.wrapping_add(row * product.row_stride).cast::<u8>();
+    let mut b = product.panel.cast::<u8>();
+    let carried = product.part.carried.wrapping_byte_add(block * BLOCK * NV * CHUNK).cast::<u8>();
+    let turns = steps.div_ceil(STEPS_AT_ONCE).saturating_sub(1).max(1);
+    let share = (waiting.end - waiting.next).div_ceil(turns).next_multiple_of(4);
+    // SAFETY: a block of activations holds two tiles for each 16 steps, a panel NV; carried sums hold a block like
+    // `waiting`. The rest is the caller's contract.
+    unsafe {
+        if product.part.last {
+            gemm::fetch_output(product, row, rows);
+        }
+        if product.part.first {
+            tiles.zero::<0>();
+            if NV > 1 {
+                tiles.zero::<1>();
+            }
+            if MT > 1 {
+                tiles.zero::<2>();
+                if NV > 1 {
+                    tiles.zero::<3>();
+                }
+            }
+        } else {
+            tiles.load_once::<0>(carried, CHUNK);
+            if NV > 1 {
+                tiles.load_once::<1>(carried.add(TILE), CHUNK);
+            }
+            if MT > 1 {
+                tiles.load_once::<2>(carried.add(NV * TILE), CHUNK);
+                if NV > 1 {
+                    tiles.load_once::<3>(carried.add(3 * TILE), CHUNK);
+                }
+            }
+        }
+        let mut left = steps;
+        while left > STEPS_AT_ONCE {
+            products::<T, MT, NV, STEPS_AT_ONCE>(tiles, a, b, ahead);
+            waiting.finish(product, share);
+            a = a.wrapping_add(STEPS_AT_ONCE * BLOCK * CHUNK);
+            b = b.wrapping_add(STEPS_AT_ONCE * NV * TILE);
+            left -= STEPS_AT_ONCE;
+        }
+        while left > 0 {
+            products::<T, MT, NV, 1>(tiles, a, b, ahead);
+            a = a.wrapping_add(BLOCK * CHUNK);
+            b = b.wrapping_add(NV * TILE);
+            left -= 1;
+        }
+        waiting.finish(product, BLOCK);
+        if product.part.last {
+            // Rows of all vectors, for the epilogue.
+            let sums = waiting.sums.0.as_mut_ptr().cast::<u8>();
+            let stride = NV * CHUNK;
+            tiles.store::<0>(sums, stride);
+            if NV > 1 {
+                tiles.store::<1>(sums.add(CHUNK), stride);
+            }
+            if MT > 1 {
+                tiles.store::<2>(sums.add(SIDE * stride), stride);
+                if NV > 1 {
+                    tiles.store::<3>(sums.add(SIDE * stride + CHUNK), stride);
+                }
+            }
+            (waiting.next, waiting.end) = (row, row + rows);
+        } else {
+            tiles.store::<0>(carried, CHUNK);
+            if NV > 1 {
+                tiles.store::<1>(carried.add(TILE), CHUNK);
+            }
+            if MT > 1 {
+                tiles.store::<2>(carried.add(NV * TILE), CHUNK);
+                if NV > 1 {
+                    tiles.store::<3>(carried.add(3 * TILE), CHUNK);
+                }
+            }
+        }
+    }
+}
+
+/// Steps of tiles between two parts of an epilogue. Not less: the epilogue leaves so few registers that pointers go to
+/// memory, and the stores of that hold up the loads of tiles.
+const STEPS_AT_ONCE: usize = 3;
+
+/// The products of `STEPS` steps.
+#[inline(always)]
+unsafe fn products<T: Tiles, const MT: usize, const NV: usize, const STEPS: usize>(
+    tiles: &mut T,
+    a: *const u8,
+    b: *const u8,
+    ahead: &mut Ahead,
+) {
+    for step in 0..STEPS {
+        let (a, b) = (a.wrapping_add(step * BLOCK * CHUNK), b.wrapping_add(step * NV * TILE));
+        // SAFETY: the caller vouches for as many steps of activations and of the panel.
+        unsafe {
+            tiles.load_once::<4>(a, CHUNK);
+            tiles.load::<6>(b, NV * CHUNK);
+            tiles.dot::<0, 4, 6>();
+            if NV > 1 {
+                tiles.load::<7>(b.add(CHUNK), NV * CHUNK);
+                tiles.dot::<1, 4, 7>();
+            }
+            if MT > 1 {
+                tiles.load_once::<5>(a.add(TILE), CHUNK);
+                if NV > 1 {
+                    tiles.dot::<3, 5, 7>();
+                }
+                tiles.dot::<2, 5, 6>();
+            }
+        }
+    }
+    for line in 0..STEPS * ahead.lines {
+        gemm::prefetch(ahead.next.wrapping_add(line * CHUNK));
+    }
+    ahead.next = ahead.next.wrapping_add(STEPS * ahead.lines * CHUNK);
 }
 
 /// Operations of one round of [`peak_steps`].
@@ -198,21 +306,21 @@ pub(crate) unsafe fn peak_steps<P: Path, T: Tiles>(rounds: usize) -> f32 {
     // Bits that are ordinary values in either format.
     let ones = [0x3f3f_3f3f_u32; SIDE * SIDE];
     let mut sums = [0_f32; SIDE * SIDE];
-    // SAFETY: whole tiles are configured, and the arrays hold one each.
+    // SAFETY: the arrays hold one tile each.
     unsafe {
-        tiles.configure(&Config::new(SIDE, 0));
-        tiles.load(A[0], ones.as_ptr().cast(), 64);
-        tiles.load(B[0], ones.as_ptr().cast(), 64);
-        for v in 0..4 {
-            tiles.zero(v);
-        }
+        tiles.load::<4>(ones.as_ptr().cast(), CHUNK);
+        tiles.load::<6>(ones.as_ptr().cast(), CHUNK);
+        tiles.zero::<0>();
+        tiles.zero::<1>();
+        tiles.zero::<2>();
+        tiles.zero::<3>();
         for _ in 0..rounds {
-            for v in 0..4 {
-                tiles.dot(v, A[0], B[0]);
-            }
+            tiles.dot::<0, 4, 6>();
+            tiles.dot::<1, 4, 6>();
+            tiles.dot::<2, 4, 6>();
+            tiles.dot::<3, 4, 6>();
         }
-        tiles.store(0, sums.as_mut_ptr().cast(), 64);
-        tiles.release();
+        tiles.store::<0>(sums.as_mut_ptr().cast(), CHUNK);
     }
     sums[0]
 }
@@ -230,6 +338,8 @@ impl<T: Tiles, D: Bf16Dot> Bf16Dot for Tiled<T, D> {
     type Sums = D::Sums;
 
     const STEP: usize = D::STEP;
+    const MAX_VECTORS: usize = 2;
+    const LAYOUT: Layout = Layout::Blocks;
 
     #[inline(always)]
     unsafe fn broadcast(p: *const u16, stride: usize) -> D::Activations {
@@ -274,7 +384,8 @@ impl<T: Tiles, D: IntegerDot> IntegerDot for Tiled<T, D> {
     type Sums = D::Sums;
 
     const STEP: usize = D::STEP;
-    const MAX_VECTORS: usize = D::MAX_VECTORS;
+    const MAX_VECTORS: usize = 2;
+    const LAYOUT: Layout = Layout::Blocks;
     const ZERO: f32 = D::ZERO;
 
     #[inline(always)]
