@@ -13,7 +13,7 @@
 //!   out = mixed / sum
 //! ```
 //!
-//! The scores of the next 16 queries are multiplied before the exponentials of these are computed: the tile unit works on
+//! Between the rows of exponentials of 16 queries, parts of the scores of the next 16 are multiplied: the tile unit works on
 //! the ones while the vector units work on the others.
 
 use super::{SIDE, TILE, Tiles};
@@ -85,30 +85,64 @@ pub(crate) fn scratch_sizes(keys: usize, head_dim: usize) -> ScratchSizes {
 #[inline(always)]
 pub(crate) unsafe fn attend<P: Kernels, T: Tiles>(head: &Attention<P>) {
     let sizes = Sizes::new(head.keys, head.head_dim);
-    let blocks = head.queries.div_ceil(SIDE);
-    let mut tiles = T::Bf16::default();
-    let scores = |block: usize| head.scratch.scores.wrapping_add(block % 2 * sizes.scores());
-    // SAFETY: blocks end with the queries; the scratch memory has room for two blocks of scores.
+    // SAFETY: the caller's.
     unsafe {
         pack_keys(head, sizes);
         pack_values(head, sizes);
-        block_scores(&mut tiles, head, sizes, 0, scores(0));
+        if 2 * (sizes.packed_k() + sizes.packed_v()) <= L1_BYTES {
+            all_queries::<P, T, false>(head, sizes);
+        } else {
+            all_queries::<P, T, true>(head, sizes);
+        }
+    }
+}
+
+/// Keys and values of less stay in L1; more is read from L2 for every 16 queries anew.
+const L1_BYTES: usize = 32 << 10;
+
+#[inline(always)]
+unsafe fn all_queries<P: Kernels, T: Tiles, const STREAM: bool>(head: &Attention<P>, sizes: Sizes) {
+    let blocks = head.queries.div_ceil(SIDE);
+    let mut tiles = T::Bf16::default();
+    let scores = |block: usize| head.scratch.scores.wrapping_add(block % 2 * sizes.scores());
+    let groups = sizes.key_tiles.div_ceil(4);
+    // SAFETY: blocks end with the queries; the scratch memory has room for two blocks of scores.
+    unsafe {
+        copy_queries(head, sizes, 0);
+        for group in 0..groups {
+            group_scores::<P, _, STREAM>(&mut tiles, head, sizes, group, scores(0));
+        }
         for block in 0..blocks {
-            if block + 1 < blocks {
-                block_scores(&mut tiles, head, sizes, block + 1, scores(block + 1));
+            let another = block + 1 < blocks;
+            if another {
+                copy_queries(head, sizes, block + 1);
             }
             fetch_next(head, block, blocks);
             let rows = SIDE.min(head.queries - block * SIDE);
             let mut factors = [0.0; SIDE];
-            for (row, factor) in factors.iter_mut().enumerate().take(rows) {
-                *factor = row_weights(head, sizes, scores(block).add(row * sizes.key_tiles * SIDE), row);
+            for (row, factor) in factors.iter_mut().enumerate() {
+                if another {
+                    for group in groups * row / SIDE..groups * (row + 1) / SIDE {
+                        group_scores::<P, _, STREAM>(&mut tiles, head, sizes, group, scores(block + 1));
+                    }
+                }
+                if row < rows {
+                    let scores = scores(block).add(row * sizes.key_tiles * SIDE);
+                    *factor = row_weights(head, sizes, scores, row);
+                }
             }
-            mix(&mut tiles, head, sizes);
+            mix::<P, _, STREAM>(&mut tiles, head, sizes);
             for (row, factor) in factors.into_iter().enumerate().take(rows) {
                 write(head, sizes, row, head.out.row + block * SIDE + row, factor);
             }
         }
     }
+}
+
+#[inline(always)]
+unsafe fn load<T: Tiles, const TILE: usize, const STREAM: bool>(tiles: &mut T, p: *const u8) {
+    // SAFETY: the caller vouches for a tile.
+    unsafe { if STREAM { tiles.load_once::<TILE>(p, CHUNK) } else { tiles.load::<TILE>(p, CHUNK) } }
 }
 
 /// Keys as a right operand, `[key tiles][dim steps]` tiles of 16 pairs of values by 16 keys.
@@ -159,47 +193,59 @@ unsafe fn pack_values<P: Path>(head: &Attention<P>, sizes: Sizes) {
     }
 }
 
-/// `q · kᵀ` of 16 queries, `[16][key tiles · 16]`.
+/// `q · kᵀ` of the 16 queries that were copied and four tiles of keys, or the last two, into `[16][key tiles · 16]`.
 #[inline(always)]
-unsafe fn block_scores<P: Path, T: Tiles>(
+unsafe fn group_scores<P: Path, T: Tiles, const STREAM: bool>(
     tiles: &mut T,
     head: &Attention<P>,
     sizes: Sizes,
-    block: usize,
+    group: usize,
     scores: *mut f32,
 ) {
+    let row_bytes = sizes.key_tiles * SIDE * size_of::<f32>();
     // SAFETY: the scratch memory holds what the sizes say.
     unsafe {
-        let q = head.scratch.packed_q.add(sizes.packed_k());
-        copy_queries(head, block, q);
-        let q = q.cast::<u8>().cast_const();
-        let row_bytes = sizes.key_tiles * SIDE * size_of::<f32>();
-        for pair in 0..sizes.key_steps() {
-            tiles.zero::<0>();
-            tiles.zero::<1>();
-            let k = head.scratch.packed_q.cast::<u8>().add(2 * pair * sizes.dim_steps * TILE);
-            for step in 0..sizes.dim_steps {
-                tiles.load::<4>(q.add(step * TILE), CHUNK);
-                tiles.load::<6>(k.add(step * TILE), CHUNK);
-                tiles.dot::<0, 4, 6>();
-                tiles.load::<7>(k.add((sizes.dim_steps + step) * TILE), CHUNK);
-                tiles.dot::<1, 4, 7>();
+        let q = head.scratch.packed_q.add(sizes.packed_k()).cast::<u8>().cast_const();
+        let k = head.scratch.packed_q.cast::<u8>().add(4 * group * sizes.dim_steps * TILE);
+        let stride = sizes.dim_steps * TILE;
+        let four = 4 * group + 2 < sizes.key_tiles;
+        tiles.zero::<0>();
+        tiles.zero::<1>();
+        tiles.zero::<2>();
+        tiles.zero::<3>();
+        for step in 0..sizes.dim_steps {
+            let k = k.add(step * TILE);
+            tiles.load::<4>(q.add(step * TILE), CHUNK);
+            load::<T, 6, STREAM>(tiles, k);
+            tiles.dot::<0, 4, 6>();
+            load::<T, 7, STREAM>(tiles, k.add(stride));
+            tiles.dot::<1, 4, 7>();
+            if four {
+                load::<T, 6, STREAM>(tiles, k.add(2 * stride));
+                tiles.dot::<2, 4, 6>();
+                load::<T, 7, STREAM>(tiles, k.add(3 * stride));
+                tiles.dot::<3, 4, 7>();
             }
-            let scores = scores.cast::<u8>().add(2 * pair * CHUNK);
-            tiles.store::<0>(scores, row_bytes);
-            tiles.store::<1>(scores.add(CHUNK), row_bytes);
+        }
+        let scores = scores.cast::<u8>().add(4 * group * CHUNK);
+        tiles.store::<0>(scores, row_bytes);
+        tiles.store::<1>(scores.add(CHUNK), row_bytes);
+        if four {
+            tiles.store::<2>(scores.add(2 * CHUNK), row_bytes);
+            tiles.store::<3>(scores.add(3 * CHUNK), row_bytes);
         }
     }
 }
 
 /// 16 queries as a left operand, `[dim steps]` tiles; what is not there is zero.
 #[inline(always)]
-unsafe fn copy_queries<P: Path>(head: &Attention<P>, block: usize, target: *mut P::Inner) {
+unsafe fn copy_queries<P: Path>(head: &Attention<P>, sizes: Sizes, block: usize) {
     let rows = SIDE.min(head.queries - block * SIDE);
     // SAFETY: the rows and columns are the head's; the target holds 16 rows of as many chunks as they fill.
     unsafe {
+        let packed = head.scratch.packed_q.add(sizes.packed_k());
         for row in 0..SIDE {
-            let target = target.add(row * VALUES);
+            let target = packed.add(row * VALUES);
             if row >= rows {
                 for at in (0..head.head_dim).step_by(VALUES) {
                     target.add(at * SIDE).write_bytes(0, VALUES.min(head.head_dim - at));
@@ -226,6 +272,7 @@ unsafe fn copy_queries<P: Path>(head: &Attention<P>, block: usize, target: *mut 
 /// A row of scores becomes the row `row` of weights, but for the factor that is returned: one over their sum.
 #[inline(always)]
 unsafe fn row_weights<P: Path>(head: &Attention<P>, sizes: Sizes, scores: *const f32, row: usize) -> f32 {
+    const CHAINS: usize = 4;
     let lanes = lanes::<P>();
     let (whole, rest) = (head.keys / lanes, head.keys % lanes);
     // Far below every score, and finite: `exp2` would make a NaN of infinity.
@@ -235,24 +282,36 @@ unsafe fn row_weights<P: Path>(head: &Attention<P>, sizes: Sizes, scores: *const
     // SAFETY: a row has scores for whole tiles of keys, weights for whole steps.
     unsafe {
         let beyond = P::Simd::load(beyond.as_ptr());
-        let mut largest = [P::Simd::splat(f32::NEG_INFINITY); 2];
-        for vector in 0..whole {
-            largest[vector % 2] =
-                P::Simd::max(largest[vector % 2], P::Simd::load(scores.add(vector * lanes)));
+        // Several at a time, which need not wait for one another.
+        let mut largest = [P::Simd::splat(f32::NEG_INFINITY); CHAINS];
+        let mut first = 0;
+        while first < whole {
+            for (i, largest) in largest.iter_mut().enumerate().take(whole - first) {
+                *largest = P::Simd::max(*largest, P::Simd::load(scores.add((first + i) * lanes)));
+            }
+            first += CHAINS;
         }
         if rest > 0 {
             let last = P::Simd::add(P::Simd::load(scores.add(whole * lanes)), beyond);
             largest[0] = P::Simd::max(largest[0], last);
         }
-        let largest = P::Simd::maximum(P::Simd::max(largest[0], largest[1]));
+        for i in 1..CHAINS {
+            largest[0] = P::Simd::max(largest[0], largest[i]);
+        }
+        let largest = P::Simd::maximum(largest[0]);
         let scale = P::Simd::splat(head.scale_log2e);
         let offset = P::Simd::splat(-largest * head.scale_log2e);
         let weights = head.scratch.packed_v.add(sizes.packed_v() + row * VALUES);
-        let mut sums = [P::Simd::zero(); 2];
-        for vector in 0..whole {
-            let weight = weight::<P>(P::Simd::load(scores.add(vector * lanes)), scale, offset);
-            sums[vector % 2] = P::Simd::add(sums[vector % 2], weight);
-            P::store(weights.add(vector / 2 * VALUES * SIDE + vector % 2 * SIDE), weight);
+        let mut sums = [P::Simd::zero(); CHAINS];
+        let mut first = 0;
+        while first < whole {
+            for (i, sum) in sums.iter_mut().enumerate().take(whole - first) {
+                let vector = first + i;
+                let weight = weight::<P>(P::Simd::load(scores.add(vector * lanes)), scale, offset);
+                *sum = P::Simd::add(*sum, weight);
+                P::store(weights.add(vector / 2 * VALUES * SIDE + vector % 2 * SIDE), weight);
+            }
+            first += CHAINS;
         }
         if rest > 0 {
             let last = P::Simd::add(P::Simd::load(scores.add(whole * lanes)), beyond);
@@ -260,7 +319,10 @@ unsafe fn row_weights<P: Path>(head: &Attention<P>, sizes: Sizes, scores: *const
             sums[0] = P::Simd::add(sums[0], weight);
             P::store(weights.add(whole / 2 * VALUES * SIDE + whole % 2 * SIDE), weight);
         }
-        1.0 / P::Simd::sum(P::Simd::add(sums[0], sums[1]))
+        for i in 1..CHAINS {
+            sums[0] = P::Simd::add(sums[0], sums[i]);
+        }
+        1.0 / P::Simd::sum(sums[0])
     }
 }
 
@@ -273,7 +335,7 @@ unsafe fn weight<P: Path>(score: Vector<P>, scale: Vector<P>, offset: Vector<P>)
 
 /// `weights · v`, `[16][dim tiles · 16]`: four tiles of columns at a time.
 #[inline(always)]
-unsafe fn mix<P: Path, T: Tiles>(tiles: &mut T, head: &Attention<P>, sizes: Sizes) {
+unsafe fn mix<P: Path, T: Tiles, const STREAM: bool>(tiles: &mut T, head: &Attention<P>, sizes: Sizes) {
     let row_bytes = sizes.dim_tiles * CHUNK;
     // SAFETY: the scratch memory holds what the sizes say.
     unsafe {
@@ -289,22 +351,22 @@ unsafe fn mix<P: Path, T: Tiles>(tiles: &mut T, head: &Attention<P>, sizes: Size
             for step in 0..sizes.key_steps() {
                 let v = head.scratch.packed_v.cast::<u8>().add((step * sizes.dim_tiles + first) * TILE);
                 tiles.load::<4>(weights.add(step * TILE), CHUNK);
-                tiles.load::<6>(v, CHUNK);
+                load::<T, 6, STREAM>(tiles, v);
                 tiles.dot::<0, 4, 6>();
                 if columns > 1 {
-                    tiles.load::<7>(v.add(TILE), CHUNK);
+                    load::<T, 7, STREAM>(tiles, v.add(TILE));
                     tiles.dot::<1, 4, 7>();
                 }
                 if columns > 2 {
-                    tiles.load::<6>(v.add(2 * TILE), CHUNK);
+                    load::<T, 6, STREAM>(tiles, v.add(2 * TILE));
                     tiles.dot::<2, 4, 6>();
                 }
                 if columns > 3 {
-                    tiles.load::<7>(v.add(3 * TILE), CHUNK);
+                    load::<T, 7, STREAM>(tiles, v.add(3 * TILE));
                     tiles.dot::<3, 4, 7>();
                 }
                 if columns > 4 {
-                    tiles.load::<6>(v.add(4 * TILE), CHUNK);
+                    load::<T, 6, STREAM>(tiles, v.add(4 * TILE));
                     tiles.dot::<5, 4, 6>();
                 }
             }
