@@ -490,7 +490,7 @@ impl<P: Kernels> Scratch<P> {
             Ok(ThreadScratch {
                 attention: attention::Scratch::new::<P::Attention>(shape.positions, shape.head_dim())?,
                 row: Buffer::zeroed(wide_stride)?,
-                carried: Buffer::zeroed(carried)?,
+                carried: Buffer::scratch(carried)?,
             })
         });
         let mut threads: Vec<_> = threads.collect::<std::io::Result<_>>()?;
@@ -498,13 +498,13 @@ impl<P: Kernels> Scratch<P> {
         let quantized = if P::QUANTIZED { rows } else { 0 };
         let teams = Teams::new::<P>(rows, pool.threads()).count();
         Ok(Scratch {
-            x: Buffer::zeroed(rows * row)?,
-            normed: Buffer::zeroed(normed * row + lanes::<P>())?,
+            x: Buffer::scratch(rows * row)?,
+            normed: Buffer::scratch(normed * row + lanes::<P>())?,
             normed_scales: Buffer::zeroed(if P::QUANTIZED { normed } else { 0 })?,
-            mixed: Buffer::zeroed(rows * row + lanes::<P>())?,
-            wide: Buffer::zeroed(rows * wide_stride + lanes::<P>())?,
+            mixed: Buffer::scratch(rows * row + lanes::<P>())?,
+            wide: Buffer::scratch(rows * wide_stride + lanes::<P>())?,
             wide_stride,
-            quantized: Buffer::zeroed(quantized * wide_stride)?,
+            quantized: Buffer::scratch(quantized * wide_stride)?,
             quantized_scales: Buffer::zeroed(quantized)?,
             thread_memory: threads.iter_mut().map(ThreadScratch::memory).collect(),
             threads,
