@@ -50,16 +50,30 @@ const PANEL_BYTES: usize = 320 << 10;
 const PART_BYTES: usize = 40 << 10;
 /// Fewer blocks of rows than this do not pay for carrying sums from part to part.
 const BLOCKS_OF_PARTS: usize = 4;
-/// Rows of so many bytes do not stay in L2, so several panels take their turn over each part of them.
+/// Rows of so many bytes do not stay in L2, so a group of panels takes its turn over each part of them: as many as may carry
+/// so many bytes of sums, and no more than leave each thread a few groups.
 const ROW_BYTES: usize = 1 << 20;
-/// Panels of such a group.
-const PANELS_OF_A_GROUP: usize = 8;
+const CARRIED_BYTES: usize = 512 << 10;
+const PANELS_OF_A_GROUP: usize = 12;
 
-/// Sums that one thread carries from part to part of layers over at most `rows` rows: a u32 for each.
+/// Sums that one panel carries from part to part over some rows: a u32 for each.
+fn panel_sums<P: Path>(rows: usize) -> usize {
+    rows.next_multiple_of(BLOCK) * P::MAX_VECTORS * lanes::<P>()
+}
+
+/// Panels that may be a group over some rows.
+fn largest_group<P: Path>(rows: usize) -> usize {
+    (CARRIED_BYTES / (panel_sums::<P>(rows) * size_of::<u32>()).max(1)).clamp(1, PANELS_OF_A_GROUP)
+}
+
+/// Sums that one thread carries from part to part of layers over at most `rows` rows.
 pub(crate) fn carried_sums<P: Kernels>(rows: usize) -> usize {
     match P::LAYOUT {
         Layout::Rows => 0,
-        Layout::Blocks => PANELS_OF_A_GROUP * rows.next_multiple_of(BLOCK) * P::MAX_VECTORS * lanes::<P>(),
+        Layout::Blocks => {
+            let sums = |rows| largest_group::<P>(rows) * panel_sums::<P>(rows);
+            (0..=rows.div_ceil(BLOCK)).map(|blocks| sums(blocks * BLOCK)).max().unwrap_or(0)
+        }
     }
 }
 
@@ -76,7 +90,9 @@ impl<P: Kernels> Layer<'_, P> {
             let rows = teams.part(claims.team, self.input.count, grain::<P>());
             let group = self.panels_of_a_group(rows.len(), claims.members);
             let groups = self.packed.panels().len().div_ceil(group);
-            let units = Units::new(groups, rows, claims.members, worker.threads() == 1, grain::<P>());
+            // Groups are not cut: what they gain is that many rows pass by.
+            let whole = worker.threads() == 1 || group > 1;
+            let units = Units::new(groups, rows, claims.members, whole, grain::<P>());
             let mut unit = claims.first();
             while unit < units.count() {
                 // Whole panels are claimed one ahead, so that the next can be fetched meanwhile; towards the end a
@@ -98,9 +114,10 @@ impl<P: Kernels> Layer<'_, P> {
         if P::LAYOUT == Layout::Rows || bytes <= ROW_BYTES {
             return 1;
         }
-        // As many units for each thread, so that none waits long for the last.
-        let turns = self.packed.panels().len().div_ceil(PANELS_OF_A_GROUP * members);
-        self.packed.panels().len().div_ceil(turns * members).clamp(1, PANELS_OF_A_GROUP)
+        // As many groups for each thread, so that none waits long for the last.
+        let (panels, largest) = (self.packed.panels().len(), largest_group::<P>(rows));
+        let turns = panels.div_ceil(largest * members).max(1);
+        panels.div_ceil(turns * members).clamp(1, largest)
     }
 
     /// The memory to fetch during a unit: that of the unit expected next.
@@ -152,7 +169,7 @@ impl<P: Kernels> Layer<'_, P> {
         let Some(&widest) = panels.first() else { return };
         let parts = self.parts(widest, rows);
         let boundary = |part: usize| self.packed.boundary(part, parts);
-        let carried_stride = carried_sums::<P>(rows) / PANELS_OF_A_GROUP;
+        let carried_stride = panel_sums::<P>(rows);
         for part in 0..parts {
             let (start, end) = (boundary(part), boundary(part + 1));
             for (i, &panel) in panels.iter().enumerate() {
@@ -258,8 +275,8 @@ struct Units {
 }
 
 impl Units {
-    fn new(panels: usize, rows: Range<usize>, members: usize, alone: bool, grain: usize) -> Self {
-        if alone {
+    fn new(panels: usize, rows: Range<usize>, members: usize, whole: bool, grain: usize) -> Self {
+        if whole {
             return Units { whole: panels, panels, block: rows.len(), blocks: 1, rows };
         }
         // A multiple of what the kernels take at a time: 6 and 8 rows, or a block.
@@ -303,10 +320,10 @@ mod tests {
                     .into_iter()
                     .chain([0..1, 0..64, 32..729, 0..512].map(|rows| (rows, BLOCK)))
             {
-                for (members, alone) in
+                for (members, whole) in
                     [(1, true), (1, false), (2, false), (3, false), (8, false), (64, false)]
                 {
-                    let units = Units::new(panels, rows.clone(), members, alone, grain);
+                    let units = Units::new(panels, rows.clone(), members, whole, grain);
                     let mut seen = vec![0; panels * rows.len()];
                     for unit in 0..units.count() {
                         let (panel, row, count) = units.part(unit);
