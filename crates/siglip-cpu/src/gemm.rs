@@ -55,6 +55,7 @@ pub(crate) struct Product<P: Path> {
 
 /// A part of the inner dimension. The sums of those before are carried over as they are, so where a part ends changes no
 /// result.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86-64 has a tile unit"))]
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
     /// Sums between the parts, a u32 for each value of a block of 32 rows and the panel's columns; null if there is one part.

@@ -107,6 +107,7 @@ pub(crate) trait Path: Copy + 'static {
 }
 
 /// How rows of activations lie in memory.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86-64 has a tile unit"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// Row after row.
