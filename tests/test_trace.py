@@ -120,7 +120,8 @@ def test_a_request_that_fails_has_its_beginning_and_its_end(other_server, tmp_pa
 
 
 def test_a_trace_file_that_cannot_be_written(tmp_path, other_server):
-    result = run("serve", "--demo", "--trace-file", tmp_path / "no" / "folder", "--http-port", "0")
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    result = run("serve", "--demo", "--trace-file", tmp_path / "no" / "folder", *ports)
     assert result.returncode != 0 and "--trace-file" in result.stderr and "folder" in result.stderr
     assert run("serve", "--demo", "--trace-rate", "5").returncode == 2
     # Without a byte of room: said once, and requests are answered as ever.
