@@ -17,8 +17,8 @@ use crate::threads::Worker;
 
 /// Rows that make a team worth while: fewer, and reading the weights once more costs more than it saves.
 const ROWS_OF_A_TEAM: usize = 96;
-/// The same for a tile unit, beside whose speed reading them takes longer.
-const ROWS_OF_A_TILED_TEAM: usize = 256;
+/// The same for a tile unit: beside its speed, reading them takes longer.
+const ROWS_OF_A_TILED_TEAM: usize = 128;
 
 /// The threads of a pass, divided into teams.
 #[derive(Clone, Copy, Debug)]

@@ -43,7 +43,7 @@ impl<P: Kernels> TextTower<P> {
         let threads = options.pool.threads();
         let encoder = Encoder::<P>::new(shape, Outputs::Last, &weights.blocks, threads)?;
         let head = Packed::<P>::new(&[(&weights.head).into()], threads)?;
-        let items_at_once = tower::items_at_once(shape.positions, threads, options.max_batch_size);
+        let items_at_once = tower::items_at_once::<P>(shape.positions, threads, options.max_batch_size);
         let scratch =
             Scratch::new(&shape, items_at_once, 0, encoder.phases() + 1, Arc::clone(&options.pool))?;
         let head_flop = 2.0 * (config.hidden_size * config.projection_size) as f64;

@@ -2,13 +2,21 @@
 
 use siglip::engine::{EngineError, EngineInfo, Input};
 
+use crate::path::{Layout, Path};
+
 /// Rows of activations that a thread works on at once: enough that fetching the weights costs nothing beside the
 /// multiplication, few enough that a layer's input stays in the thread's own cache while all panels pass by.
 const ROWS_OF_A_THREAD: usize = 256;
+/// The same for a tile unit, beside whose speed fetching the weights takes longer.
+const ROWS_OF_A_TILED_THREAD: usize = 384;
 
 /// Items of one pass: larger batches are computed in several. Each thread gets at least one item of its own.
-pub(crate) fn items_at_once(positions: usize, threads: usize, max_batch_size: usize) -> usize {
-    (ROWS_OF_A_THREAD * threads / positions.max(1)).max(threads).clamp(1, max_batch_size.max(1))
+pub(crate) fn items_at_once<P: Path>(positions: usize, threads: usize, max_batch_size: usize) -> usize {
+    let rows = match P::LAYOUT {
+        Layout::Rows => ROWS_OF_A_THREAD,
+        Layout::Blocks => ROWS_OF_A_TILED_THREAD,
+    };
+    (rows * threads / positions.max(1)).max(threads).clamp(1, max_batch_size.max(1))
 }
 
 /// Items of each pass when `items` are divided as evenly as passes of at most `most` allow.

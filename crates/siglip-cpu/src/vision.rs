@@ -45,7 +45,7 @@ impl<P: Kernels> VisionTower<P> {
         let patch_embedding = Packed::<P>::new(&[(&weights.patch_embedding).into()], threads)?;
         let encoder = Encoder::<P>::new(shape, Outputs::All, &weights.blocks, threads)?;
         let pooling = Pooling::new(&weights.head, threads)?;
-        let items_at_once = tower::items_at_once(shape.positions, threads, options.max_batch_size);
+        let items_at_once = tower::items_at_once::<P>(shape.positions, threads, options.max_batch_size);
         let phases = encoder.phases() + 1 + Pooling::<P>::PHASES;
         let scratch = Scratch::new(&shape, items_at_once, patches.len(), phases, Arc::clone(&options.pool))?;
         let around = shape.positions * patches.len() * shape.hidden
