@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use memmap2::MmapMut;
 
 /// A fixed block of `len` zeroed values, aligned to a cache line, or to a huge page (and asked for as huge pages) if it
-/// fills half of one: a forward pass walks through hundreds of megabytes of weights, and with 4 KiB pages it would miss the TLB at
-/// every one.
+/// fills half of one: a forward pass walks through hundreds of megabytes of weights, and with 4 KiB pages it would miss the
+/// TLB at every one.
 pub(crate) struct Buffer<T> {
     map: MmapMut,
     offset: usize,

@@ -77,6 +77,14 @@ pub(crate) fn carried_sums<P: Kernels>(rows: usize) -> usize {
     }
 }
 
+/// The parts of a panel that pass through a tile unit one after the other; elsewhere it is one.
+fn parts_in_l1<P: Path>(packed: &Packed<P>, panel: Panel) -> usize {
+    match P::LAYOUT {
+        Layout::Rows => 1,
+        Layout::Blocks => packed.panel_bytes(panel).div_ceil(PART_BYTES).max(1),
+    }
+}
+
 impl<P: Kernels> Layer<'_, P> {
     /// This thread's part of the phase, whose counters are given; `carried` is its memory for [`carried_sums`].
     ///
@@ -129,16 +137,12 @@ impl<P: Kernels> Layer<'_, P> {
         claimed: Option<usize>,
         claims: &Claims<'_>,
     ) -> (*const u8, usize) {
-        let parts = |packed: &Packed<P>, panel: Panel| match P::LAYOUT {
-            Layout::Rows => 1,
-            Layout::Blocks => packed.panel_bytes(panel).div_ceil(PART_BYTES).max(1),
-        };
         let panels = self.packed.panels();
         let (now, ..) = units.part(unit);
         let next = claimed.unwrap_or(unit + claims.members);
         // Its first part: the others are fetched while the part before each is computed.
         let first_part = |packed: &Packed<P>, panel: Panel| {
-            let steps = packed.boundary(1, parts(packed, panel));
+            let steps = packed.boundary(1, parts_in_l1(packed, panel));
             (packed.panel_weights(panel, 0).cast(), packed.step_bytes(panel) * steps)
         };
         if next < units.count() {
@@ -216,9 +220,7 @@ impl<P: Kernels> Layer<'_, P> {
     fn parts(&self, panel: Panel, rows: usize) -> usize {
         let bytes = self.packed.panel_bytes(panel);
         match (P::LAYOUT, self.target) {
-            (Layout::Blocks, _) if rows.div_ceil(BLOCK) >= BLOCKS_OF_PARTS => {
-                bytes.div_ceil(PART_BYTES).max(1)
-            }
+            (Layout::Blocks, _) if rows.div_ceil(BLOCK) >= BLOCKS_OF_PARTS => parts_in_l1(self.packed, panel),
             // An offset is added with the sum of whole columns, so quantised products stay whole; their panels are
             // half as large.
             (Layout::Rows, Target::Accumulate { .. }) if !P::QUANTIZED => bytes.div_ceil(PANEL_BYTES).max(1),

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
-use siglip_protocol::{DataType, InferRequest, OutputData, TensorData};
+use siglip_protocol::{DataType, InferRequest, OutputData, TensorData, split_bytes_tensor};
 
 use crate::endpoint::Outcome;
 use crate::error::ServeError;
@@ -324,20 +324,15 @@ fn input_text(datatype: Option<DataType>, data: &TensorData) -> String {
             Some(DataType::Fp32) => {
                 join(bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)))
             }
-            _ => join(strings(bytes).map(String::from_utf8_lossy)),
+            _ => {
+                let mut strings = Vec::new();
+                // Of a tensor that is cut off, the strings before its end: the request's answer says what is wrong.
+                let _ = split_bytes_tensor(bytes, &mut strings);
+                join(strings.iter().map(|text| String::from_utf8_lossy(text)))
+            }
         },
         TensorData::Discarded | TensorData::SharedMemory(_) => String::new(),
     }
-}
-
-/// The strings of a tensor of BYTES, each after its length, as far as they are whole.
-fn strings(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (length, rest) = bytes.split_first_chunk::<4>()?;
-        let (string, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-        bytes = rest;
-        Some(string)
-    })
 }
 
 fn join<T: ToString>(values: impl IntoIterator<Item = T>) -> String {

@@ -224,29 +224,33 @@ unsafe fn block<P: Path, T: Tiles, const MT: usize, const NV: usize>(
         waiting.finish(product, BLOCK);
         if product.part.last {
             // Rows of all vectors, for the epilogue.
-            let sums = waiting.sums.0.as_mut_ptr().cast::<u8>();
-            let stride = NV * CHUNK;
-            tiles.store::<0>(sums, stride);
-            if NV > 1 {
-                tiles.store::<1>(sums.add(CHUNK), stride);
-            }
-            if MT > 1 {
-                tiles.store::<2>(sums.add(SIDE * stride), stride);
-                if NV > 1 {
-                    tiles.store::<3>(sums.add(SIDE * stride + CHUNK), stride);
-                }
-            }
+            let (sums, stride) = (waiting.sums.0.as_mut_ptr().cast(), NV * CHUNK);
+            store_sums::<T, MT, NV>(tiles, sums, (SIDE * stride, CHUNK), stride);
             (waiting.next, waiting.end) = (row, row + rows);
         } else {
-            tiles.store::<0>(carried, CHUNK);
+            store_sums::<T, MT, NV>(tiles, carried, (NV * TILE, TILE), CHUNK);
+        }
+    }
+}
+
+/// Stores a block's tiles: `below` bytes to the tile of the next 16 rows, `beside` to that of the next vector.
+#[inline(always)]
+unsafe fn store_sums<T: Tiles, const MT: usize, const NV: usize>(
+    tiles: &mut T,
+    p: *mut u8,
+    (below, beside): (usize, usize),
+    stride: usize,
+) {
+    // SAFETY: the caller vouches for the block's tiles at these places.
+    unsafe {
+        tiles.store::<0>(p, stride);
+        if NV > 1 {
+            tiles.store::<1>(p.add(beside), stride);
+        }
+        if MT > 1 {
+            tiles.store::<2>(p.add(below), stride);
             if NV > 1 {
-                tiles.store::<1>(carried.add(TILE), CHUNK);
-            }
-            if MT > 1 {
-                tiles.store::<2>(carried.add(NV * TILE), CHUNK);
-                if NV > 1 {
-                    tiles.store::<3>(carried.add(3 * TILE), CHUNK);
-                }
+                tiles.store::<3>(p.add(below + beside), stride);
             }
         }
     }
