@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use siglip::engine::{Engine, Input, Tower};
-use siglip_cpu::Profile;
+use siglip::profile::Profile;
 
 use crate::args::BenchArgs;
 use crate::engine_options::EngineOptions;
@@ -38,8 +38,6 @@ struct Measurement {
     rss_mb: f64,
 }
 
-const PROFILE_ON_CARD: &str = "--profile measures on the processor: on a card, `nsys profile siglip bench ...` shows where the time goes";
-
 /// Runs the command.
 pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     let largest = args.batch_size.iter().copied().max().map_or(1, usize::from);
@@ -47,8 +45,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     let profile: Option<Arc<Profile>> = args.profile.then(Arc::default);
     match &mut options {
         EngineOptions::Cpu(options) => options.profile = profile.clone(),
-        EngineOptions::Cuda(_) if args.profile => return Err(Failure::Usage(PROFILE_ON_CARD)),
-        EngineOptions::Cuda(_) => {}
+        EngineOptions::Cuda(options) => options.profile(profile.clone()),
     }
     let started = Instant::now();
     let model = load::model(&args.model)?;

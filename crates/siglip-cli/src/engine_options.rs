@@ -1,8 +1,10 @@
 //! Where engines compute and how: the processor, or NVIDIA cards.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use siglip::engine::Precision;
+use siglip::profile::Profile;
 use siglip_cuda::probe::{Card, probe};
 use siglip_cuda::{CudaError, Libraries, LibraryPath, Probe};
 
@@ -31,6 +33,11 @@ impl CardOptions {
     /// For one of the cards, whose tower is to have that many engines.
     pub(crate) fn on(&self, card: usize, engines: usize) -> siglip_cuda::Options {
         siglip_cuda::Options { card, engines, ..self.options.clone() }
+    }
+
+    /// Where the engines add up their operations' times.
+    pub(crate) fn profile(&mut self, profile: Option<Arc<Profile>>) {
+        self.options.profile = profile;
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use siglip::engine::{Engine, Precision};
+use siglip::profile::Profile;
 use siglip::weights::{TextWeights, VisionWeights};
 
 use crate::check::{self, Difference};
@@ -12,7 +13,6 @@ use crate::isa::Isa;
 use crate::kernels::Kernels;
 use crate::path::{F32, Int8, Widened};
 use crate::peak;
-use crate::profile::Profile;
 use crate::simd::Portable;
 use crate::text::TextTower;
 use crate::threads::Pool;

@@ -16,6 +16,7 @@
 
 use std::sync::Arc;
 
+use siglip::profile::{Kind, Profile};
 use siglip::weights::{Block, Linear, Norm};
 
 use crate::attention::{self, Attention, Output, ScratchMemory};
@@ -26,7 +27,7 @@ use crate::linear::{Layer, Rows, Target, carried_sums};
 use crate::ops::{LayerNorm, Quantize};
 use crate::pack::{Columns, Packed};
 use crate::path::{RowScale, inner_layout, lanes};
-use crate::profile::{Clock, Kind, Profile};
+use crate::profile::Clock;
 use crate::share::{Counter, Teams};
 use crate::threads::{Pool, Worker};
 

@@ -29,7 +29,7 @@ mod ops;
 mod pack;
 mod path;
 mod peak;
-pub mod profile;
+mod profile;
 mod share;
 mod simd;
 #[cfg(test)]
@@ -44,5 +44,4 @@ mod vision;
 pub use build::{BuildError, Options, auto_precision, check, measure_peak, text_engine, vision_engine};
 pub use check::Difference;
 pub use isa::{Experience, Isa};
-pub use profile::Profile;
 pub use threads::{Pool, available_threads};

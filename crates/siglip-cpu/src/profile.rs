@@ -1,119 +1,8 @@
-//! Where a forward pass spends its time.
+//! The clocks that a pass's threads add to a [`Profile`] with.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Times of one engine's passes by kind of operation, as its first thread sees them: a phase's time ends when all
-/// threads have ended it. What each thread waits for the others is counted too.
-#[derive(Debug, Default)]
-pub struct Profile {
-    kinds: [Totals; Kind::ALL.len()],
-}
-
-#[derive(Debug, Default)]
-struct Totals {
-    nanoseconds: AtomicU64,
-    /// Of all threads.
-    waiting: AtomicU64,
-    calls: AtomicU64,
-    /// Floating-point operations of matrix products.
-    flop: AtomicU64,
-}
-
-/// A kind of operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Token or patch embedding.
-    Embedding,
-    /// Layer norms with the conversion of their results.
-    LayerNorm,
-    /// Rows of results turned into integers for the next product.
-    Quantize,
-    /// The products that give q, k and v.
-    Projections,
-    /// Scores, softmax, mixing.
-    Attention,
-    /// The product after attention, and its residual.
-    Output,
-    /// The MLP's first product, and GELU.
-    Fc1,
-    /// The MLP's second product, and its residual.
-    Fc2,
-    /// Everything after the last block.
-    Head,
-}
-
-impl Kind {
-    /// All kinds, in the order of a pass.
-    pub const ALL: [Kind; 9] = [
-        Kind::Embedding,
-        Kind::LayerNorm,
-        Kind::Quantize,
-        Kind::Projections,
-        Kind::Attention,
-        Kind::Output,
-        Kind::Fc1,
-        Kind::Fc2,
-        Kind::Head,
-    ];
-
-    /// The kind's name for a table.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Embedding => "embedding",
-            Kind::LayerNorm => "layer norm",
-            Kind::Quantize => "quantize",
-            Kind::Projections => "q, k, v",
-            Kind::Attention => "attention",
-            Kind::Output => "attention out",
-            Kind::Fc1 => "fc1 + GELU",
-            Kind::Fc2 => "fc2",
-            Kind::Head => "head",
-        }
-    }
-}
-
-/// One line of a profile.
-#[derive(Clone, Copy, Debug)]
-pub struct Line {
-    /// The kind of operation.
-    pub kind: Kind,
-    /// Time over all passes.
-    pub seconds: f64,
-    /// Time over all passes and threads between a thread's end of a phase and the last one's.
-    pub waiting_seconds: f64,
-    /// Phases over all passes.
-    pub calls: u64,
-    /// Floating-point operations of matrix products over all passes.
-    pub flop: f64,
-}
-
-impl Profile {
-    /// The totals so far.
-    pub fn lines(&self) -> impl Iterator<Item = Line> + '_ {
-        Kind::ALL.into_iter().zip(&self.kinds).map(|(kind, totals)| Line {
-            kind,
-            seconds: totals.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9,
-            waiting_seconds: totals.waiting.load(Ordering::Relaxed) as f64 / 1e9,
-            calls: totals.calls.load(Ordering::Relaxed),
-            flop: totals.flop.load(Ordering::Relaxed) as f64,
-        })
-    }
-
-    /// Forgets what was measured.
-    pub fn reset(&self) {
-        for totals in &self.kinds {
-            let Totals { nanoseconds, waiting, calls, flop } = totals;
-            for total in [nanoseconds, waiting, calls, flop] {
-                total.store(0, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn of(&self, kind: Kind) -> Option<&Totals> {
-        self.kinds.get(kind as usize)
-    }
-}
+use siglip::profile::{Kind, Profile};
 
 /// One thread's clock during a pass; without a profile it does nothing.
 pub(crate) struct Clock<'a> {
@@ -139,13 +28,11 @@ impl<'a> Clock<'a> {
 
     /// A phase of a kind ends here for all threads, which did `flop` operations in it.
     pub(crate) fn lap(&mut self, kind: Kind, flop: usize) {
-        let Some(totals) = self.profile.and_then(|profile| profile.of(kind)) else { return };
+        let Some(profile) = self.profile else { return };
         let now = Instant::now();
-        totals.waiting.fetch_add((now - self.done).as_nanos() as u64, Ordering::Relaxed);
+        profile.add_waiting(kind, now - self.done);
         if self.first {
-            totals.nanoseconds.fetch_add((now - self.phase).as_nanos() as u64, Ordering::Relaxed);
-            totals.calls.fetch_add(1, Ordering::Relaxed);
-            totals.flop.fetch_add(flop as u64, Ordering::Relaxed);
+            profile.add(kind, now - self.phase, flop as u64);
         }
         self.phase = now;
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use siglip::engine::{Engine, EngineError, EngineInfo, Input, Tower};
+use siglip::profile::{Kind, Profile};
 use siglip::weights::{Tensor, TextWeights};
 
 use crate::buffer::Buffer;
@@ -11,7 +12,6 @@ use crate::encoder::{Encoder, Outputs, PackedNorm, Phases, Scratch, Shape, padde
 use crate::kernels::Kernels;
 use crate::linear::{Layer, Target};
 use crate::pack::Packed;
-use crate::profile::{Kind, Profile};
 use crate::tower;
 
 /// The text tower on a path.

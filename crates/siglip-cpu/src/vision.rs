@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use siglip::config::VisionConfig;
 use siglip::engine::{Engine, EngineError, EngineInfo, Input, Tower};
+use siglip::profile::{Kind, Profile};
 use siglip::weights::{PoolingHead, VisionWeights};
 
 use crate::build::{BuildError, Options};
@@ -12,7 +13,6 @@ use crate::kernels::Kernels;
 use crate::linear::{Layer, Target};
 use crate::pack::Packed;
 use crate::path::{Element, Path, inner_layout};
-use crate::profile::{Kind, Profile};
 use crate::tower;
 
 /// The vision tower on a path.

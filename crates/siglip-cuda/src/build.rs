@@ -1,11 +1,14 @@
 //! Builds engines: opens a card, compiles, uploads, plans.
 
+use std::sync::Arc;
+
 use siglip::engine::{Engine, EngineInfo, Precision, Tower};
+use siglip::profile::Profile;
 use siglip::weights::{Tensor, TextWeights, VisionWeights};
 
 use crate::compile::Constants;
 use crate::encoder::{Scratch, Sizes};
-use crate::engine::{CudaEngine, TowerPass};
+use crate::engine::{Compute, CudaEngine, TowerPass};
 use crate::error::CudaError;
 use crate::ffi::Libraries;
 use crate::gpu::Gpu;
@@ -35,12 +38,15 @@ pub struct Options {
     /// Rows of activations that one pass works on at most. Larger batches are computed in several passes, which costs
     /// nothing once a pass fills the card, and bounds the scratch memory.
     pub rows_at_once: usize,
+    /// Where each operation's time is added up. Passes are then launched operation by operation, one pass at a time, which
+    /// costs some speed.
+    pub profile: Option<Arc<Profile>>,
 }
 
 impl Options {
     /// One engine, with passes of up to 32,768 rows: 512 texts of so400m, 32 of its images.
     pub fn new(libraries: Libraries, card: usize, precision: Precision, max_batch_size: usize) -> Options {
-        Options { libraries, card, precision, engines: 1, max_batch_size, rows_at_once: 32_768 }
+        Options { libraries, card, precision, engines: 1, max_batch_size, rows_at_once: 32_768, profile: None }
     }
 }
 
@@ -131,7 +137,8 @@ fn build(
     let pass = upload(&Uploader { gpu: &gpu, number }, blocks)?;
     let compute = Stream::new(&gpu)?;
     let scratch = Scratch::new(&gpu, &compute, &sizes, widest, items_at_once, number.size())?;
-    CudaEngine::new(&gpu, kernels, pass, scratch, compute, (items_at_once, options.engines), info)
+    let parts = Compute::new(&gpu, kernels, pass, scratch, compute, options.profile.clone());
+    CudaEngine::new(parts, (items_at_once, options.engines), info)
 }
 
 /// What is known before anything is done.

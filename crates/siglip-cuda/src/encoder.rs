@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use siglip::profile::Kind;
 use siglip::weights;
 
+use crate::clock::Clock;
 use crate::error::CudaError;
 use crate::gpu::Gpu;
 use crate::kernels::Kernels;
@@ -119,6 +121,8 @@ pub(crate) enum Mode<'a> {
     List(&'a RefCell<Vec<(Shape, usize)>>),
     /// Launches.
     Run(&'a Plan),
+    /// Launches, and measures what.
+    Time(&'a Plan, &'a Clock<'a>),
 }
 
 /// Rows of a matrix: where they begin and how far apart they are, in values.
@@ -132,6 +136,7 @@ impl<'a> Launcher<'a> {
     /// `out[rows] = input[rows] · layer`, as `result` says.
     pub(crate) fn product(
         &self,
+        kind: Kind,
         layer: Outputs<'_>,
         result: ResultKind,
         rows: usize,
@@ -146,28 +151,35 @@ impl<'a> Launcher<'a> {
             out_stride: out.stride,
             result,
         };
+        let run = |plan: &Plan, matmul: &Matmul<'_>| {
+            let operands = layer.operands(input.view, out.view);
+            matmul.run(&operands, plan.get(&shape, rows)?, &self.scratch.workspace, self.stream)
+        };
         match self.mode {
             Mode::List(products) => {
                 products.borrow_mut().push((shape, rows));
                 Ok(())
             }
-            Mode::Run(plan) => Matmul::new(self.gpu, shape, rows)?.run(
-                &layer.operands(input.view, out.view),
-                plan.get(&shape, rows)?,
-                &self.scratch.workspace,
-                self.stream,
-            ),
+            Mode::Run(plan) => run(plan, &Matmul::new(self.gpu, shape, rows)?),
+            Mode::Time(plan, clock) => {
+                let matmul = Matmul::new(self.gpu, shape, rows)?;
+                let flop = 2 * rows * shape.inputs * shape.outputs;
+                clock.time(kind, flop as u64, || run(plan, &matmul))
+            }
         }
     }
 
-    /// A kernel of our own.
+    /// A kernel of our own, which does `flop` floating-point operations in matrix products.
     pub(crate) fn kernel(
         &self,
+        kind: Kind,
+        flop: usize,
         launch: impl FnOnce(&Kernels, &Stream) -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {
         match self.mode {
             Mode::List(_) => Ok(()),
             Mode::Run(_) => launch(self.kernels, self.stream),
+            Mode::Time(_, clock) => clock.time(kind, flop as u64, || launch(self.kernels, self.stream)),
         }
     }
 
@@ -179,7 +191,7 @@ impl<'a> Launcher<'a> {
         rows: usize,
         x: Rows<'_>,
     ) -> Result<(), CudaError> {
-        self.kernel(|kernels, stream| {
+        self.kernel(Kind::LayerNorm, 0, |kernels, stream| {
             LayerNorm {
                 x: x.view,
                 stride: x.stride,
@@ -205,7 +217,7 @@ impl<'a> Launcher<'a> {
         then_add: Option<View<'_>>,
     ) -> Result<(), CudaError> {
         let Some(scales) = layer.fp8_scales() else { return self.layer_norm(norm, epsilon, rows, x) };
-        self.kernel(|kernels, stream| {
+        self.kernel(Kind::LayerNorm, 0, |kernels, stream| {
             LayerNormFp8 {
                 x: x.view,
                 stride: x.stride,
@@ -325,11 +337,11 @@ impl Encoder {
         let (x, normed) = (Launcher::rows(x, hidden), Launcher::rows(normed, hidden));
 
         to.layer_norm_for(&block.qkv, &block.layer_norm1, epsilon, rows, x, None)?;
-        to.product(block.qkv.all(), ResultKind::Bias, rows, normed, Launcher::rows(wide, 3 * hidden))?;
-        to.kernel(|kernels, stream| {
+        to.product(Kind::Projections, block.qkv.all(), ResultKind::Bias, rows, normed, Launcher::rows(wide, 3 * hidden))?;
+        to.kernel(Kind::Attention, 4 * rows * positions * hidden, |kernels, stream| {
             Attention { qkv: wide.view(), out: attended.view(), items, positions }.launch(kernels, stream)
         })?;
-        to.product(block.out.all(), ResultKind::Add, rows, Launcher::rows(attended, hidden), x)?;
+        to.product(Kind::Output, block.out.all(), ResultKind::Add, rows, Launcher::rows(attended, hidden), x)?;
         self.mlp(to, block, rows, x)
     }
 
@@ -340,8 +352,8 @@ impl Encoder {
         let bias = block.fc2.bias.view();
         to.layer_norm_for(&block.fc1, &block.layer_norm2, epsilon, rows, x, Some(bias))?;
         let normed = Launcher::rows(&to.scratch.normed, hidden);
-        to.product(block.fc1.all(), ResultKind::Gelu, rows, normed, inner)?;
-        to.product(block.fc2.all(), ResultKind::Add, rows, inner, x)
+        to.product(Kind::Fc1, block.fc1.all(), ResultKind::Gelu, rows, normed, inner)?;
+        to.product(Kind::Fc2, block.fc2.all(), ResultKind::Add, rows, inner, x)
     }
 
     fn last_position(&self, to: &Launcher<'_>, block: &Block, items: usize) -> Result<(), CudaError> {
@@ -355,12 +367,12 @@ impl Encoder {
         to.layer_norm_for(&block.qkv, &block.layer_norm1, epsilon, rows, all, None)?;
         let kv = block.qkv.part(hidden, 2 * hidden);
         let normed_rows = Launcher::rows(normed, hidden);
-        to.product(kv, ResultKind::Bias, rows, normed_rows, Launcher::rows(wide, 2 * hidden))?;
+        to.product(Kind::Projections, kv, ResultKind::Bias, rows, normed_rows, Launcher::rows(wide, 2 * hidden))?;
         let q = block.qkv.part(0, hidden);
         let first = (positions - 1) * hidden * q.number.size();
         let last_normed = Rows { view: normed.view().skip(first), stride: positions * hidden };
-        to.product(q, ResultKind::Bias, last_rows, last_normed, Launcher::rows(query, hidden))?;
-        to.kernel(|kernels, stream| {
+        to.product(Kind::Projections, q, ResultKind::Bias, last_rows, last_normed, Launcher::rows(query, hidden))?;
+        to.kernel(Kind::Attention, 4 * rows * hidden, |kernels, stream| {
             AttentionRows {
                 q: query.view(),
                 q_item: hidden,
@@ -375,7 +387,7 @@ impl Encoder {
             }
             .launch(kernels, stream)
         })?;
-        to.product(block.out.all(), ResultKind::Add, last_rows, Launcher::rows(attended, hidden), last)?;
+        to.product(Kind::Output, block.out.all(), ResultKind::Add, last_rows, Launcher::rows(attended, hidden), last)?;
         self.mlp(to, block, last_rows, last)
     }
 }

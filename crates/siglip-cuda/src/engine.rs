@@ -12,7 +12,9 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use siglip::engine::{Engine, EngineError, EngineInfo, Input, Tower};
+use siglip::profile::Profile;
 
+use crate::clock::Clock;
 use crate::encoder::{LEAST_ROWS, Launcher, Mode, Scratch};
 use crate::error::CudaError;
 use crate::gpu::Gpu;
@@ -61,10 +63,16 @@ struct CardTower {
 }
 
 /// Where all passes are computed, one after the other.
-struct Compute {
+///
+/// What the graphs refer to is kept here.
+pub(crate) struct Compute {
     stream: Stream,
-    /// What the graphs refer to.
-    _kept: (Box<dyn TowerPass>, Kernels, Scratch),
+    pass: Box<dyn TowerPass>,
+    kernels: Kernels,
+    scratch: Scratch,
+    plan: Plan,
+    profile: Option<Arc<Profile>>,
+    gpu: Arc<Gpu>,
 }
 
 /// Where a pass's input and output are.
@@ -89,27 +97,20 @@ impl CudaEngine {
     /// Plans and records the passes of a tower, and returns `engines` engines, at most [`SLOTS`], that may be used at
     /// once. `info` is complete but for what is known only now.
     pub(crate) fn new(
-        gpu: &Arc<Gpu>,
-        kernels: Kernels,
-        pass: Box<dyn TowerPass>,
-        scratch: Scratch,
-        compute: Stream,
+        mut compute: Compute,
         (items_at_once, engines): (usize, usize),
         mut info: EngineInfo,
     ) -> Result<Vec<CudaEngine>, CudaError> {
+        let gpu = Arc::clone(&compute.gpu);
         let mut slots = Vec::new();
         for _ in 0..SLOTS {
-            slots.push(Slot::new(gpu, &compute, items_at_once, &info)?);
+            slots.push(Slot::new(&gpu, &compute.stream, items_at_once, &info)?);
         }
-        compute.wait()?;
+        compute.stream.wait()?;
 
-        let launch = |mode: Mode<'_>, items: usize, slot: &Slot| {
-            let to = Launcher { gpu, kernels: &kernels, stream: &compute, scratch: &scratch, mode };
-            pass.launch(&to, items, slot.input.view(), slot.output.view())
-        };
         let list = |items| {
             let products = RefCell::new(Vec::new());
-            launch(Mode::List(&products), items, &slots[0])?;
+            compute.launch(Mode::List(&products), items, &slots[0])?;
             Ok::<_, CudaError>(products.into_inner())
         };
         let products =
@@ -118,30 +119,25 @@ impl CudaEngine {
             "choosing the algorithms of matrix products",
             Plan::probe_bytes(&products.concat()),
         )?;
-        let plan = Plan::new(gpu, &compute, &scratch.workspace, &products.concat())?;
+        compute.plan = Plan::new(&gpu, &compute.stream, &compute.scratch.workspace, &products.concat())?;
 
         let mut buckets = Vec::new();
         for (items, products) in bucket_sizes(items_at_once).into_iter().zip(&products) {
             // The largest is always covered: its choices are what the others are held to.
-            if items != items_at_once && !plan.covers(products) {
+            if items != items_at_once && !compute.plan.covers(products) {
                 tracing::info!("{} tower: batches of {items} are padded to the next size", info.tower);
                 continue;
             }
             buckets.push(items);
             for slot in &mut slots {
-                let graph = compute.capture(|| launch(Mode::Run(&plan), items, slot))?;
+                let launch = || compute.launch(Mode::Run(&compute.plan), items, slot);
+                let graph = compute.stream.capture(launch)?;
                 slot.graphs.push(graph);
             }
         }
-        info.weights_bytes = pass.weights_bytes();
-        info.kernels.clone_from(&kernels.target);
-        let tower = Arc::new(CardTower {
-            compute: Mutex::new(Compute { stream: compute, _kept: (pass, kernels, scratch) }),
-            buckets,
-            items_at_once,
-            info,
-            gpu: Arc::clone(gpu),
-        });
+        info.weights_bytes = compute.pass.weights_bytes();
+        info.kernels.clone_from(&compute.kernels.target);
+        let tower = Arc::new(CardTower { compute: Mutex::new(compute), buckets, items_at_once, info, gpu });
         let per_engine = SLOTS / engines.clamp(1, SLOTS);
         let mut built = Vec::new();
         while slots.len() >= per_engine {
@@ -211,16 +207,45 @@ impl CardTower {
     /// Puts a pass over the input of a slot into the stream.
     fn compute(&self, slot: &Slot, items: usize) -> Result<(), CudaError> {
         let bucket = self.buckets.iter().position(|bucket| *bucket >= items);
-        let graph = bucket.and_then(|bucket| slot.graphs.get(bucket));
-        let graph = graph.expect("the largest bucket holds the largest pass");
-        let Compute { stream, .. } = &*self.lock();
-        stream.wait_for(&slot.copied)?;
-        graph.launch(stream)?;
-        slot.computed.record(stream)
+        let graph = bucket.and_then(|bucket| Some((self.buckets.get(bucket)?, slot.graphs.get(bucket)?)));
+        let (items, graph) = graph.expect("the largest bucket holds the largest pass");
+        let compute = self.lock();
+        compute.stream.wait_for(&slot.copied)?;
+        match &compute.profile {
+            None => graph.launch(&compute.stream)?,
+            Some(profile) => compute.measure(*items, slot, profile)?,
+        }
+        slot.computed.record(&compute.stream)
     }
 
     fn lock(&self) -> MutexGuard<'_, Compute> {
         self.compute.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Compute {
+    pub(crate) fn new(
+        gpu: &Arc<Gpu>,
+        kernels: Kernels,
+        pass: Box<dyn TowerPass>,
+        scratch: Scratch,
+        stream: Stream,
+        profile: Option<Arc<Profile>>,
+    ) -> Compute {
+        Compute { stream, pass, kernels, scratch, plan: Plan::default(), profile, gpu: Arc::clone(gpu) }
+    }
+
+    fn launch(&self, mode: Mode<'_>, items: usize, slot: &Slot) -> Result<(), CudaError> {
+        let Compute { stream, kernels, scratch, gpu, .. } = self;
+        let to = Launcher { gpu, kernels, stream, scratch, mode };
+        self.pass.launch(&to, items, slot.input.view(), slot.output.view())
+    }
+
+    /// A pass, operation by operation.
+    fn measure(&self, items: usize, slot: &Slot, profile: &Profile) -> Result<(), CudaError> {
+        let clock = Clock::new(&self.gpu, &self.stream);
+        self.launch(Mode::Time(&self.plan, &clock), items, slot)?;
+        clock.add_to(profile)
     }
 }
 

@@ -18,6 +18,7 @@
 //! - `gpu`, `memory`, `stream`: safe owners of what the driver hands out; `ffi`: the three libraries' functions.
 
 pub mod build;
+mod clock;
 mod compile;
 mod e4m3;
 #[cfg(test)]

@@ -132,7 +132,34 @@ fn choose(
     let Some(best) = best else {
         return Err(CudaError::NoAlgorithm { rows: most, inputs: shape.inputs, outputs: shape.outputs });
     };
+    for ((rows, trials), taken) in rows.iter().zip(&trials).zip(&best) {
+        report(&shape, *rows, trials, *taken);
+    }
     Ok(best.iter().map(|trial| trial.map(|trial| trial.choice)).collect())
+}
+
+/// What was tried for a number of rows, for people: each candidate's time and which have the same bits.
+fn report(shape: &Shape, rows: usize, trials: &[Trial], taken: Option<&Trial>) {
+    let mut families: Vec<&[u8]> = Vec::new();
+    let mut words = Vec::new();
+    for trial in trials {
+        let known = families.iter().position(|bits| *bits == trial.bits);
+        let family = known.unwrap_or_else(|| {
+            families.push(&trial.bits);
+            families.len() - 1
+        });
+        let mark = if taken.is_some_and(|taken| std::ptr::eq(taken, trial)) { "*" } else { "" };
+        words.push(format!("{mark}{:.1} us/{family}", trial.milliseconds * 1e3));
+    }
+    tracing::debug!(
+        "{:?} {} -> {} {:?}, {rows} rows {} apart: {}",
+        shape.number,
+        shape.inputs,
+        shape.outputs,
+        shape.result,
+        shape.input_stride,
+        words.join(", "),
+    );
 }
 
 /// Operands whose exact product is zero.

@@ -1,5 +1,6 @@
 //! The text tower as a sequence of launches.
 
+use siglip::profile::Kind;
 use siglip::weights::TextWeights;
 
 use crate::encoder::{Encoder, LEAST_ROWS, Launcher, Sizes};
@@ -68,7 +69,7 @@ impl TowerPass for TextPass {
         output: View<'_>,
     ) -> Result<(), CudaError> {
         let Sizes { positions, hidden, epsilon, .. } = self.encoder.sizes;
-        to.kernel(|kernels, stream| {
+        to.kernel(Kind::Embedding, 0, |kernels, stream| {
             TokenEmbedding {
                 ids,
                 tokens: self.token_embedding.view(),
@@ -85,6 +86,6 @@ impl TowerPass for TextPass {
         to.layer_norm(&self.final_layer_norm, epsilon, rows, self.encoder.last_rows(to))?;
         let normed = Launcher::rows(&to.scratch.normed, hidden);
         let output = crate::encoder::Rows { view: output, stride: self.head.outputs };
-        to.product(self.head.all(), ResultKind::Wide, rows, normed, output)
+        to.product(Kind::Head, self.head.all(), ResultKind::Wide, rows, normed, output)
     }
 }

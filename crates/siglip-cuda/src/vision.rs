@@ -1,6 +1,7 @@
 //! The vision tower as a sequence of launches.
 
 use siglip::config::VisionConfig;
+use siglip::profile::Kind;
 use siglip::weights::{PoolingHead, VisionWeights};
 
 use crate::encoder::{Encoder, LEAST_ROWS, Launcher, Rows, Sizes};
@@ -119,7 +120,7 @@ impl TowerPass for VisionPass {
         let rows = items * positions;
         let x = Launcher::rows(&scratch.x, hidden);
 
-        to.kernel(|kernels, stream| {
+        to.kernel(Kind::Embedding, 0, |kernels, stream| {
             Patches {
                 pixels,
                 positions: self.position_embedding.view(),
@@ -131,14 +132,14 @@ impl TowerPass for VisionPass {
             .launch(kernels, stream)
         })?;
         let patches = Launcher::rows(&scratch.wide, self.shape.stride());
-        to.product(self.patch_embedding.all(), ResultKind::Add, rows, patches, x)?;
+        to.product(Kind::Embedding, self.patch_embedding.all(), ResultKind::Add, rows, patches, x)?;
         self.encoder.run(to, items)?;
 
         to.layer_norm(&self.post_layer_norm, epsilon, rows, x)?;
         let normed = Launcher::rows(&scratch.normed, hidden);
         let kv = Launcher::rows(&scratch.wide, 2 * hidden);
-        to.product(self.head.kv.all(), ResultKind::Bias, rows, normed, kv)?;
-        to.kernel(|kernels, stream| {
+        to.product(Kind::Head, self.head.kv.all(), ResultKind::Bias, rows, normed, kv)?;
+        to.kernel(Kind::Head, 4 * rows * hidden, |kernels, stream| {
             AttentionRows {
                 q: self.head.query.view(),
                 q_item: 0,
@@ -156,10 +157,10 @@ impl TowerPass for VisionPass {
         let rows = items.max(LEAST_ROWS);
         let pooled = Rows { view: output, stride: hidden };
         let attended = Launcher::rows(&scratch.attended, hidden);
-        to.product(self.head.out_proj.all(), ResultKind::Wide, rows, attended, pooled)?;
+        to.product(Kind::Head, self.head.out_proj.all(), ResultKind::Wide, rows, attended, pooled)?;
         to.layer_norm(&self.head.layer_norm, epsilon, rows, pooled)?;
         let inner = Launcher::rows(&scratch.wide, intermediate);
-        to.product(self.head.fc1.all(), ResultKind::Gelu, rows, normed, inner)?;
-        to.product(self.head.fc2.all(), ResultKind::Add, rows, inner, pooled)
+        to.product(Kind::Head, self.head.fc1.all(), ResultKind::Gelu, rows, normed, inner)?;
+        to.product(Kind::Head, self.head.fc2.all(), ResultKind::Add, rows, inner, pooled)
     }
 }

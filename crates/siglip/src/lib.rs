@@ -19,6 +19,7 @@ pub mod image;
 pub mod knn;
 pub mod model;
 pub mod preprocessor;
+pub mod profile;
 pub mod prompt;
 pub mod reference;
 pub mod similarity;
