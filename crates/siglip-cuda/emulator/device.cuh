@@ -14,6 +14,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <vector>
 
 typedef uint16_t u16;
 typedef uint32_t u32;
@@ -115,6 +116,12 @@ static void run(const unsigned* grid, unsigned threads, const std::function<void
             }
 }
 
+struct Copy {
+    void* shared;
+    const void* global;
+};
+static std::vector<Copy> copies[MOST_THREADS];
+
 // What the lanes of a warp show each other.
 struct Shown {
     float value;
@@ -150,6 +157,7 @@ static void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, float (*t
 #define blockIdx emulator::block_index
 #define __shared__ static
 #define DEVICE [[maybe_unused]] static inline
+#define KERNEL_OF_MANY(name, Params, THREADS, BLOCKS) KERNEL(name, Params, THREADS)
 #define KERNEL(name, Params, THREADS)                                                       \
     static void name##_thread(const Params p);                                              \
     extern "C" const size_t name##_bytes = sizeof(Params);                                  \
@@ -197,6 +205,9 @@ DEVICE u16 float_to_f16(float x) {
     return sign | ((magnitude + 0xc8000fff + (magnitude >> 13 & 1)) >> 13);
 }
 
+DEVICE u32 floats_to_bf16(float first, float second) { return float_to_bf16(first) | (u32)float_to_bf16(second) << 16; }
+DEVICE u32 floats_to_f16(float first, float second) { return float_to_f16(first) | (u32)float_to_f16(second) << 16; }
+
 DEVICE u32 float_to_e4m3(float x) {
     const u32 sign = bits<u32>(x) >> 24 & 0x80;
     if (std::isnan(x)) return sign | 0x7f;
@@ -216,6 +227,22 @@ DEVICE float from_lane(float x, int lane) {
     return y;
 }
 DEVICE float from_lane_xor(float x, int mask) { return from_lane(x, (emulator::current % 32) ^ mask); }
+
+// Copies are done when their thread waits for them, which is as late as they may be.
+DEVICE void copy_async(u16* shared, const u16* global, bool there) {
+    if ((uintptr_t)shared % 16 || (uintptr_t)global % 16) {
+        fprintf(stderr, "emulator: a copy of 16 bytes is not aligned\n");
+        abort();
+    }
+    emulator::copies[emulator::current].push_back({shared, there ? global : nullptr});
+}
+DEVICE void wait_for_copies() {
+    for (const emulator::Copy& copy : emulator::copies[emulator::current]) {
+        if (copy.global) memcpy(copy.shared, copy.global, 16);
+        else memset(copy.shared, 0, 16);
+    }
+    emulator::copies[emulator::current].clear();
+}
 
 DEVICE void load_matrices(u32 (&r)[4], const u16* row) {
     emulator::mine().row = row;

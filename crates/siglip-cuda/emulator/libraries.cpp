@@ -709,7 +709,7 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
     const bool fp8 = la.number == E4M3, has_bias = desc.epilogue != 1;
     if (fp8 && (!desc.scale_a || !desc.scale_b || (ld.number == E4M3 && !desc.scale_d) || (has_bias && keep != 0))) return 15;
     if (!fp8 && (desc.scale_a || desc.scale_b || desc.scale_d)) return 7;
-    if (c == d && keep != 0 && lc.number != ld.number) return 7;
+    if ((c == d && lc.number != ld.number) || (!c && keep != 0)) return 7;
     // What the heuristic was told of the operands' addresses holds.
     const u32* alignments = (const u32*)&algorithm->data[1];
     const void* operands[4] = {a, b, c, d};

@@ -7,9 +7,11 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// A kernel takes one struct, whose twin stands in Rust. `THREADS` is the size of its blocks.
-#define KERNEL(name, Params, THREADS) \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(const Params p)
+// A kernel takes one struct, whose twin stands in Rust. `THREADS` is the size of its blocks, of which as many as `BLOCKS`
+// are to fit a multiprocessor, if that is said.
+#define KERNEL(name, Params, THREADS) KERNEL_OF_MANY(name, Params, THREADS, 1)
+#define KERNEL_OF_MANY(name, Params, THREADS, BLOCKS) \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) name(const Params p)
 #define DEVICE static __device__ __forceinline__
 
 DEVICE float bf16_to_float(u16 x) { return __uint_as_float((u32)x << 16); }
@@ -28,6 +30,18 @@ DEVICE u16 float_to_bf16(float x) {
 DEVICE u16 float_to_f16(float x) {
     u16 y;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
+    return y;
+}
+
+// The two values that are nearest, the first one in the lower half.
+DEVICE u32 floats_to_bf16(float first, float second) {
+    u32 y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(second), "f"(first));
+    return y;
+}
+DEVICE u32 floats_to_f16(float first, float second) {
+    u32 y;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(second), "f"(first));
     return y;
 }
 
@@ -52,6 +66,14 @@ DEVICE float from_lane(float x, int lane) { return __shfl_sync(0xffffffffu, x, l
 DEVICE float from_lane_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 
 DEVICE u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
+
+// Begins to copy 16 bytes from global to shared memory, or to zero them there.
+DEVICE void copy_async(u16* shared, const u16* global, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"(shared_address(shared)), "l"(global), "r"(there ? 16 : 0) : "memory");
+}
+// Waits for the copies that this thread began.
+DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // Four 8 × 8 matrices of 16-bit values from shared memory; lane i names row i % 8 of matrix i / 8.
 DEVICE void load_matrices(u32 (&r)[4], const u16* row) {

@@ -6,11 +6,13 @@
 typedef u16 Number;
 DEVICE float to_float(Number x) { return bf16_to_float(x); }
 DEVICE Number from_float(float x) { return float_to_bf16(x); }
+DEVICE u32 from_floats(float first, float second) { return floats_to_bf16(first, second); }
 #define multiply multiply_bf16
 #elif defined(NUMBER_F16)
 typedef u16 Number;
 DEVICE float to_float(Number x) { return f16_to_float(x); }
 DEVICE Number from_float(float x) { return float_to_f16(x); }
+DEVICE u32 from_floats(float first, float second) { return floats_to_f16(first, second); }
 #define multiply multiply_f16
 #elif defined(NUMBER_F32)
 typedef float Number;

@@ -38,6 +38,9 @@ pub(crate) trait TowerPass: Send {
     ) -> Result<(), CudaError>;
 }
 
+/// Runs of a graph that are timed.
+const TIMED_RUNS: usize = 3;
+
 /// Slots of a tower.
 const SLOTS: usize = 2;
 
@@ -134,6 +137,14 @@ impl CudaEngine {
                 let graph = compute.stream.capture(launch)?;
                 slot.graphs.push(graph);
             }
+        }
+        let useful = compute.useful(&slots[0])?;
+        let keep = |index: usize| useful.get(index).copied().unwrap_or(true);
+        let mut index = 0..;
+        buckets.retain(|_| index.next().is_none_or(keep));
+        for slot in &mut slots {
+            let mut index = 0..;
+            slot.graphs.retain(|_| index.next().is_none_or(keep));
         }
         info.weights_bytes = compute.pass.weights_bytes();
         info.kernels.clone_from(&compute.kernels.target);
@@ -239,6 +250,28 @@ impl Compute {
         let Compute { stream, kernels, scratch, gpu, .. } = self;
         let to = Launcher { gpu, kernels, stream, scratch, mode };
         self.pass.launch(&to, items, slot.input.view(), slot.output.view())
+    }
+
+    /// Which of a slot's graphs are faster than all larger ones: cuBLASLt has slow algorithms for some numbers of rows. The
+    /// clock may decide, since a row's bits are the same in all of them.
+    fn useful(&self, slot: &Slot) -> Result<Vec<bool>, CudaError> {
+        let (start, end) = (Event::new(&self.gpu)?, Event::new(&self.gpu)?);
+        let mut least = f32::INFINITY;
+        let mut useful = Vec::new();
+        for graph in slot.graphs.iter().rev() {
+            graph.launch(&self.stream)?;
+            start.record(&self.stream)?;
+            for _ in 0..TIMED_RUNS {
+                graph.launch(&self.stream)?;
+            }
+            end.record(&self.stream)?;
+            end.wait()?;
+            let milliseconds = end.milliseconds_since(&start)?;
+            useful.push(milliseconds < least || useful.is_empty());
+            least = least.min(milliseconds);
+        }
+        useful.reverse();
+        Ok(useful)
     }
 
     /// A pass, operation by operation.

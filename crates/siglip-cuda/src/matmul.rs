@@ -210,6 +210,9 @@ impl<'a> Matmul<'a> {
         matmul.set(DESC_EPILOGUE, &shape.epilogue())?;
         if shape.number == Number::E4m3 {
             matmul.set(DESC_BIAS_DATA_TYPE, &Number::Bf16.data_type())?;
+            if std::env::var_os("SIGLIP_X_FAST").is_some() {
+                matmul.set(25, &1_i8)?;
+            }
         }
         Ok(matmul)
     }
@@ -289,6 +292,9 @@ impl<'a> Matmul<'a> {
         let add = self.shape.result == ResultKind::Add;
         let (alpha, beta) = (1.0_f32, if add { 1.0_f32 } else { 0.0 });
         let out = operands.out.holding(self.shape.out_bytes(self.rows));
+        // cuBLASLt takes one address for both only if both have one layout, also where nothing is added.
+        let in_place = self.shape.added_number() == self.shape.result_number();
+        let added = if in_place { out } else { 0 };
         // SAFETY: the operands were checked to be as long as the layouts say; alpha and beta are on the host, as the
         // description's default is; the result may be added to itself in place, its layout being the same; where beta is 0,
         // nothing that is added is read.
@@ -302,7 +308,7 @@ impl<'a> Matmul<'a> {
                 address(operands.input.holding(self.shape.input_bytes(self.rows))),
                 self.input.handle,
                 (&raw const beta).cast(),
-                address(out),
+                address(added),
                 self.added.handle,
                 address(out).cast_mut(),
                 self.out.handle,

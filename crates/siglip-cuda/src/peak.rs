@@ -46,8 +46,8 @@ fn measure(
     let buffers = bytes.map(|bytes| DeviceBuffer::new(&gpu, "measuring the card's peak", bytes));
     let [input, weight, bias, out] = buffers;
     let (input, weight, bias, out) = (input?, weight?, bias?, out?);
-    // Numbers of every kind: products of zeroes take less power, and so less time.
-    let values: Vec<f32> = (0..inputs * 64).map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0).collect();
+    // Random numbers, as weights and activations are: what toggles fewer bits takes less power, and so less time.
+    let values: Vec<f32> = (0..inputs * 64).map(|i| spread(i as u32) as f32 / (1_u64 << 31) as f32 - 1.0).collect();
     let values = number.encode(&values);
     for buffer in [&input, &weight] {
         buffer.upload(&values[..values.len().min(buffer.bytes())])?;
@@ -90,6 +90,13 @@ fn measure(
         least = least.min(time(&choice, 10)?);
     }
     Ok(2.0 * (rows * inputs * outputs) as f64 / (f64::from(least) * 1e6))
+}
+
+/// A number's bits, mixed (the end of MurmurHash3).
+fn spread(i: u32) -> u32 {
+    let i = (i ^ i >> 16).wrapping_mul(0x85eb_ca6b);
+    let i = (i ^ i >> 13).wrapping_mul(0xc2b2_ae35);
+    i ^ i >> 16
 }
 
 #[cfg(test)]

@@ -6,8 +6,14 @@ use crate::error::CudaError;
 use crate::memory::View;
 use crate::stream::Stream;
 
-/// Queries of a block, and keys of a tile.
-const TILE: usize = 64;
+/// Queries of a block of the kernel for few positions.
+const FEW: usize = 64;
+
+/// Keys of a tile.
+fn tile(head_dim: usize) -> usize {
+    let stride = head_dim.next_multiple_of(16) + 8;
+    if 4 * 64 * stride * 2 <= 48 << 10 { 64 } else { 32 }
+}
 /// The widest head whose keys and values fit the shared memory that every card gives without being asked.
 pub(crate) const MOST_HEAD_DIM: usize = 128;
 
@@ -34,7 +40,7 @@ impl Attention<'_> {
         let constants = &kernels.constants;
         let (hidden, size) = (constants.hidden, constants.number.beside().size());
         let rows = self.items * self.positions;
-        let Some(function) = kernels.attention else {
+        let Some([few, many]) = kernels.attention else {
             let all = AttentionRows {
                 q: self.qkv,
                 q_item: self.positions * 3 * hidden,
@@ -55,7 +61,12 @@ impl Attention<'_> {
             positions: self.positions as u32,
             scale_log2: scale_log2(constants.head_dim()),
         };
-        let grid = [self.positions.div_ceil(TILE), constants.heads, self.items];
+        let (function, queries) = if self.positions <= FEW {
+            (few, FEW)
+        } else {
+            (many, 2 * tile(constants.head_dim()))
+        };
+        let grid = [self.positions.div_ceil(queries), constants.heads, self.items];
         // SAFETY: the sizes were checked above; rows past the last position are neither read nor written.
         unsafe { kernels.launch(function, grid, parameters, stream) }
     }
@@ -63,18 +74,18 @@ impl Attention<'_> {
 
 #[cfg(test)]
 pub(crate) mod twin {
-    use super::{TILE, scale_log2};
+    use super::{scale_log2, tile};
     use crate::number::Number;
 
     /// One head of one item; `q`, `k`, `v` are `[positions, head_dim]`, and so is what is returned.
     pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], head_dim: usize, number: Number) -> Vec<f32> {
-        let c = scale_log2(head_dim);
+        let (c, tile) = (scale_log2(head_dim), tile(head_dim));
         let row = |query: &[f32]| {
             let mut out = vec![0.0; head_dim];
             // The four lanes that share a row each sum the weights of two columns of eight.
             let mut sums = [0.0_f32; 4];
             let mut highest = f32::NEG_INFINITY;
-            for (keys, values) in k.chunks(TILE * head_dim).zip(v.chunks(TILE * head_dim)) {
+            for (keys, values) in k.chunks(tile * head_dim).zip(v.chunks(tile * head_dim)) {
                 let scores: Vec<f32> = keys.chunks(head_dim).map(|key| dot(query, key)).collect();
                 let now = scores.iter().copied().fold(highest, f32::max);
                 let decay = ((highest - now) * c).exp2();
@@ -94,8 +105,8 @@ pub(crate) mod twin {
                     }
                 }
             }
-            let total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-            out.iter().map(|out| number.round(out / total)).collect::<Vec<_>>()
+            let inverse = 1.0 / ((sums[0] + sums[1]) + (sums[2] + sums[3]));
+            out.iter().map(|out| number.round(out * inverse)).collect::<Vec<_>>()
         };
         q.chunks(head_dim).flat_map(row).collect()
     }

@@ -37,8 +37,8 @@ pub(crate) struct Kernels {
     layer_norm: Handle,
     /// There for fp8 only.
     layer_norm_fp8: Option<Handle>,
-    /// Not there for f32.
-    attention: Option<Handle>,
+    /// For few positions and for more; not there for f32.
+    attention: Option<[Handle; 2]>,
     attention_rows: Handle,
     /// Keep the functions loaded.
     _modules: Vec<Module>,
@@ -58,6 +58,7 @@ impl Kernels {
         let attention_rows = load(Source::ATTENTION_ROWS)?;
         let fp8 = constants.number == Number::E4m3;
         let on_tensor_cores = constants.number != Number::F32;
+        let attentions = || Ok::<_, CudaError>([attention.function(c"attention")?, attention.function(c"attention_wide")?]);
         Ok(Kernels {
             gpu: Arc::clone(gpu),
             constants,
@@ -66,7 +67,7 @@ impl Kernels {
             patches: embedding.function(c"patches")?,
             layer_norm: layer_norm.function(c"layer_norm")?,
             layer_norm_fp8: fp8.then(|| layer_norm.function(c"layer_norm_fp8")).transpose()?,
-            attention: on_tensor_cores.then(|| attention.function(c"attention")).transpose()?,
+            attention: on_tensor_cores.then(attentions).transpose()?,
             attention_rows: attention_rows.function(c"attention_rows")?,
             _modules: vec![embedding, layer_norm, attention, attention_rows],
         })
