@@ -2,7 +2,8 @@
 """Measures the CUDA engine on the card of this machine, beside PyTorch and the card's own matrix peak.
 
     python3 tools/measure_cuda.py [--program target/release/siglip] [--model DIR] [--perf-analyzer PROGRAM]
-                                  [--cuda-libraries PATH] [--seconds 5] > cuda.md
+                                  [--cuda-libraries PATH] [--seconds 5] [--parts speed compiled parity served]
+                                  [--towers text vision] [--precisions bf16 …] [--batches 1 8 …] > cuda.md
 
 One command for everything, given the program, an NVIDIA driver and PyPI: where PyTorch and the rest are not installed
 it makes an environment for itself in .venv-cuda. It makes so400m with random weights (unless --model names a folder),
@@ -10,7 +11,8 @@ fetches perf_analyzer (unless it is named), and then writes, as Markdown: the ca
 precision (fp8 where the card has it) and batch size items a second, the time of a batch and the share of cuBLASLt's
 peak; PyTorch in bf16, eager and compiled with max-autotune; the lowest cosine to PyTorch in f32 over random inputs; and
 what is served at concurrency 60 and 512, as JSON, binary and over gRPC, from the first card and, where there are
-several, from all. Everything but the last is measured on the first card.
+several, from all. Everything but the last is measured on the first card. The options leave parts out: what is compiled,
+for one, takes a minute a batch size.
 """
 
 import argparse
@@ -54,7 +56,8 @@ from transformers import SiglipTextModel, SiglipVisionModel  # noqa: E402
 from served import Server  # noqa: E402
 
 TOWERS = {"text": SiglipTextModel, "vision": SiglipVisionModel}
-BATCHES = [1, 8, 32, 128, 256]
+PRECISIONS = ["bf16", "f16", "f32", "fp8"]
+PARTS = ["speed", "compiled", "parity", "served"]
 CONCURRENCIES = [60, 512]
 
 
@@ -102,12 +105,12 @@ def header(*cells):
 
 
 def speed(args, tower):
-    """This program in each precision, and PyTorch in turns with it."""
+    """This program in each precision, and PyTorch after it."""
     print(f"\n## The {tower} tower alone")
     header("engine", "precision", "batch", "items/s", "p50 ms", "of the peak")
-    for precision in args.precisions:
+    for precision in args.precisions if "speed" in args.parts else []:
         command = [args.program, "bench", "--model", args.model, "--tower", tower, "--device", "cuda", "--precision",
-                   precision, "--batch-size", ",".join(map(str, BATCHES)), "--seconds", str(args.seconds), "--json"]
+                   precision, "--batch-size", ",".join(map(str, args.batches)), "--seconds", str(args.seconds), "--json"]
         done = subprocess.run(command + args.libraries, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{' '.join(map(str, command))}: {done.stderr}")
@@ -116,15 +119,17 @@ def speed(args, tower):
             peak = f"{it['fraction_of_peak']:.1%} of {it['peak_gflops'] / 1000:.0f} TFLOP/s"
             row("siglip", precision, it["batch_size"], f"{it['items_per_s']:.0f}", f"{it['p50_ms']:.2f}", peak)
     model = torch_model(tower, args.model, torch.bfloat16)
-    # Compiled for each batch size by itself: for sizes that vary it would be slower.
-    compiled = torch.compile(model, mode="max-autotune", dynamic=False)
-    for name, engine in [("PyTorch, eager", model), ("PyTorch, compiled", compiled)]:
-        for batch in BATCHES:
+    engines = [("PyTorch, eager", model)] if "speed" in args.parts else []
+    if "compiled" in args.parts:
+        # For each batch size by itself: for sizes that vary it would be slower.
+        engines.append(("PyTorch, compiled", torch.compile(model, mode="max-autotune", dynamic=False)))
+    for name, engine in engines:
+        for batch in args.batches:
             rows = random_input(tower, model.config, batch, batch)
             times = torch_times(engine, tower, rows, args.seconds)
             row(name, "bf16", batch, f"{batch * len(times) / sum(times):.0f}",
                 f"{statistics.median(times) * 1000:.2f}", "")
-    del model, compiled
+    del model, engines
     torch.cuda.empty_cache()
 
 
@@ -132,9 +137,9 @@ def parity(args):
     """The lowest cosine to PyTorch in f32 (without TF32), through the server."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     print("\n## Cosine to PyTorch in f32, the lowest of 32 rows")
-    header("precision", *TOWERS)
+    header("precision", *args.towers)
     expected = {}
-    for tower in TOWERS:
+    for tower in args.towers:
         model = torch_model(tower, args.model, torch.float32)
         rows = random_input(tower, model.config, 32, 7)
         expected[tower] = rows, np.concatenate([torch_embed(model, tower, part) for part in np.split(rows, 8)])
@@ -176,7 +181,7 @@ def served(args, devices, precision):
             for concurrency in CONCURRENCIES:
                 command = [args.perf_analyzer, "-m", "siglip_text", "-u", address, *door_options, "--input-data",
                            file.name, "--concurrency-range", str(concurrency), "--percentile", "50", "--measurement-interval",
-                           str(int(args.seconds * 1000))]
+                           str(int(args.seconds * 1000)), "--stability-percentage", "20"]
                 done = subprocess.run(command, capture_output=True, text=True)
                 found = re.search(r"Concurrency: \d+, throughput: ([\d.]+) infer/sec, latency (\d+) usec", done.stdout)
                 if not found:
@@ -204,6 +209,10 @@ def main():
     parser.add_argument("--perf-analyzer", help="the program perf_analyzer")
     parser.add_argument("--cuda-libraries", help="as for siglip; pip's packages are found in this Python's environment")
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--towers", nargs="+", choices=list(TOWERS), default=list(TOWERS))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="by default all that the card has")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32, 128, 256])
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("PyTorch sees no card: is its CUDA newer than the driver's?")
@@ -214,7 +223,7 @@ def main():
     gpu = json.loads(doctor.stdout)["gpu"]
     if not gpu["usable"]:
         sys.exit(f"siglip cannot use the card: {json.dumps(gpu)}")
-    args.precisions = ["bf16", "f16", "f32"] + (["fp8"] if gpu["cards"][0]["fp8"] else [])
+    args.precisions = args.precisions or [name for name in PRECISIONS if name != "fp8" or gpu["cards"][0]["fp8"]]
     with tempfile.TemporaryDirectory() as work:
         if not args.model:
             args.model = f"{work}/so400m"
@@ -225,9 +234,13 @@ def main():
             print(f"- cuda:{index}: {card['name']}, compute capability {card['compute_capability']}")
         for library in gpu["libraries"]:
             print(f"- {library['name']}: {library['version']}")
-        for tower in TOWERS:
-            speed(args, tower)
-        parity(args)
+        if {"speed", "compiled"} & set(args.parts):
+            for tower in args.towers:
+                speed(args, tower)
+        if "parity" in args.parts:
+            parity(args)
+        if "served" not in args.parts:
+            return
         args.perf_analyzer, why_not = perf_analyzer(args, f"{work}/perf_analyzer")
         if not args.perf_analyzer:
             print(f"\n## Served\n\nNot measured: {why_not}")

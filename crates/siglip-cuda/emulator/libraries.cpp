@@ -586,6 +586,7 @@ int cublasLtMatmulDescSetAttribute(void* description, int attribute, const void*
     else if (attribute == 18 && bytes == 8) memcpy(&d->scale_b, value, 8);
     else if (attribute == 20 && bytes == 8) memcpy(&d->scale_d, value, 8);
     else if (attribute == 26 && bytes == 4) memcpy(&d->bias_number, value, 4);
+    else if (attribute == 25 && bytes == 1) {}
     else return 7;
     return 0;
 }
@@ -704,7 +705,7 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
     const Layout la = *(Layout*)a_layout, lb = *(Layout*)b_layout, lc = *(Layout*)c_layout, ld = *(Layout*)d_layout;
     const float by = *(const float*)alpha, keep = *(const float*)beta;
     if (!desc.transpose_a || la.rows != lb.rows || la.columns != ld.rows || lb.columns != ld.columns) return 7;
-    if (la.number != lb.number || (c == d && lc.ld != ld.ld) || by != 1) return 7;
+    if (la.number != lb.number || (c == d && lc.ld != ld.ld)) return 7;
     if (!is_supported(desc, la, lb, lc, ld)) return 15;
     const bool fp8 = la.number == E4M3, has_bias = desc.epilogue != 1;
     if (fp8 && (!desc.scale_a || !desc.scale_b || (ld.number == E4M3 && !desc.scale_d) || (has_bias && keep != 0))) return 15;
@@ -730,6 +731,7 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
                     for (u64 i = k * half / halves; i < k * (half + 1) / halves; i++) sum += left[row * k + i] * right[i];
                     total += sum;
                 }
+                total *= by;
                 if (fp8) total *= *desc.scale_a * *desc.scale_b;
                 if (keep != 0) total += keep * load(lc.number, c, column * lc.ld + row);
                 if (has_bias) total += load(fp8 ? desc.bias_number : ld.number, desc.bias, row);

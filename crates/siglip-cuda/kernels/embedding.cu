@@ -5,23 +5,25 @@ struct TokenEmbedding {
     const u32* ids;          // [rows]
     const Number* tokens;    // [vocabulary, HIDDEN]
     const float* positions;  // [positions_len, HIDDEN]
-    float* x;                // [rows, HIDDEN]
+    Number* x;               // [rows, HIDDEN]
     u32 positions_len;
 };
 
-// x[row] = tokens[ids[row]] + positions[row mod positions_len]: a block a row.
+// x[row] = tokens[ids[row]] + positions[row mod positions_len], scaled: a block a row.
 KERNEL(token_embedding, TokenEmbedding, 128) {
     const u64 row = blockIdx.x;
     const Number* token = p.tokens + (u64)p.ids[row] * HIDDEN;
     const float* position = p.positions + row % p.positions_len * HIDDEN;
-    for (u32 i = threadIdx.x; i < HIDDEN; i += 128) p.x[row * HIDDEN + i] = to_float(token[i]) + position[i];
+    for (u32 i = threadIdx.x; i < HIDDEN; i += 128) {
+        p.x[row * HIDDEN + i] = from_float((to_float(token[i]) + position[i]) * RESIDUAL_SCALE);
+    }
 }
 
 struct Patches {
     const float* pixels;     // [items, channels, side, side]
     const float* positions;  // [grid · grid, HIDDEN]
     Number* patches;         // [items · grid · grid, stride]
-    float* x;                // [items · grid · grid, HIDDEN]
+    Number* x;               // [items · grid · grid, HIDDEN]
     u32 channels;
     u32 side;
     u32 patch;
@@ -46,5 +48,7 @@ KERNEL(patches, Patches, 128) {
         p.patches[row * p.stride + i] = from_float(pixel);
     }
     const float* position = p.positions + (u64)index * HIDDEN;
-    for (u32 i = threadIdx.x; i < HIDDEN; i += 128) p.x[row * HIDDEN + i] = position[i];
+    for (u32 i = threadIdx.x; i < HIDDEN; i += 128) {
+        p.x[row * HIDDEN + i] = from_float(position[i] * RESIDUAL_SCALE);
+    }
 }

@@ -1,9 +1,9 @@
-// Layer norm, a warp a row. The row is read once, in accesses of 16 bytes, and stays in registers for both the mean and
+// Layer norm, a warp a row. The row is read once, four values at a time, and stays in registers for both the mean and
 // the variance about it.
 #include "number.cuh"
 
 struct LayerNorm {
-    const float* x;       // rows of HIDDEN values, `stride` apart
+    const void* x;        // rows of HIDDEN values, `stride` apart
     const float* weight;  // [HIDDEN]
     const float* bias;    // [HIDDEN]
     Number* out;          // [rows, HIDDEN]
@@ -17,17 +17,25 @@ constexpr int PARTS = HIDDEN / WIDTH;
 constexpr int PARTS_PER_LANE = (PARTS + 31) / 32;
 typedef Vector<float, WIDTH> Part;
 
+template <typename X>
+DEVICE Part to_floats(const Vector<X, WIDTH>& values) {
+    Part part;
+#pragma unroll
+    for (int j = 0; j < WIDTH; j++) part.at[j] = to_float(values.at[j]);
+    return part;
+}
+
 // Norms one row of x, and hands each part of it to put with its place, as it was and as it is now.
-template <typename Put>
-DEVICE void norm_row(const float* row, const float* weights, const float* biases, float epsilon, Put put) {
+template <typename X, typename Put>
+DEVICE void norm_row(const X* row, const float* weights, const float* biases, float epsilon, Put put) {
     const int lane = threadIdx.x % 32;
-    const Part* x = (const Part*)row;
+    const Vector<X, WIDTH>* x = (const Vector<X, WIDTH>*)row;
     Part part[PARTS_PER_LANE];
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < PARTS_PER_LANE; i++) {
         if (i * 32 + lane < PARTS) {
-            part[i] = x[i * 32 + lane];
+            part[i] = to_floats(x[i * 32 + lane]);
 #pragma unroll
             for (int j = 0; j < WIDTH; j++) sum += part[i].at[j];
         }
@@ -62,12 +70,15 @@ DEVICE void norm_row(const float* row, const float* weights, const float* biases
     }
 }
 
-KERNEL(layer_norm, LayerNorm, 128) {
+// Rows of X into rows of numbers.
+template <typename X>
+DEVICE void norm_rows(const LayerNorm& p) {
     const u64 row = (u64)blockIdx.x * 4 + threadIdx.x / 32;
     if (row >= p.rows) return;  // a whole warp, so that those that stay can exchange values
     typedef Vector<Number, WIDTH> Out;
     Out* out = (Out*)(p.out + row * HIDDEN);
-    norm_row(p.x + row * p.stride, p.weight, p.bias, p.epsilon, [&](int at, const Part&, const Part& normed) {
+    const X* x = (const X*)p.x + row * p.stride;
+    norm_row(x, p.weight, p.bias, p.epsilon, [&](int at, const Part&, const Part& normed) {
         Out rounded;
 #pragma unroll
         for (int j = 0; j < WIDTH; j++) rounded.at[j] = from_float(normed.at[j]);
@@ -75,9 +86,15 @@ KERNEL(layer_norm, LayerNorm, 128) {
     });
 }
 
+// Of the residual stream.
+KERNEL(layer_norm, LayerNorm, 128) { norm_rows<Number>(p); }
+
+// Of f32.
+KERNEL(layer_norm_wide, LayerNorm, 128) { norm_rows<float>(p); }
+
 #if FP8
 struct LayerNormFp8 {
-    float* x;             // rows of HIDDEN values, `stride` apart
+    Number* x;            // rows of HIDDEN values, `stride` apart
     const float* weight;  // [HIDDEN]
     const float* bias;    // [HIDDEN]
     u32* out;             // [rows, HIDDEN] of e4m3
@@ -94,7 +111,8 @@ KERNEL(layer_norm_fp8, LayerNormFp8, 128) {
     static_assert(WIDTH == 4, "fp8 rows are multiples of 16");
     const u64 row = (u64)blockIdx.x * 4 + threadIdx.x / 32;
     if (row >= p.rows) return;
-    Part* x = (Part*)(p.x + row * p.stride);
+    typedef Vector<Number, WIDTH> Numbers;
+    Numbers* x = (Numbers*)(p.x + row * p.stride);
     u32* out = p.out + row * PARTS;
     norm_row(p.x + row * p.stride, p.weight, p.bias, p.epsilon, [&](int at, const Part& before, const Part& normed) {
         const u32 low = floats_to_e4m3(normed.at[0] * p.inverse_scale, normed.at[1] * p.inverse_scale);
@@ -102,9 +120,9 @@ KERNEL(layer_norm_fp8, LayerNormFp8, 128) {
         out[at] = low | high << 16;
         if (p.add) {
             const Part add = ((const Part*)p.add)[at];
-            Part after;
+            Numbers after;
 #pragma unroll
-            for (int j = 0; j < 4; j++) after.at[j] = before.at[j] + add.at[j];
+            for (int j = 0; j < 4; j++) after.at[j] = from_float(before.at[j] + add.at[j]);
             x[at] = after;
         }
     });

@@ -22,6 +22,16 @@ DEVICE Number from_float(float x) { return x; }
 #error "NUMBER_BF16, NUMBER_F16 or NUMBER_F32 must be defined"
 #endif
 
+// Values of the residual stream are of the same format, and multiplied by this where they lie: f16 ends at 65,504.
+#ifdef NUMBER_F16
+constexpr float RESIDUAL_SCALE = 1.0f / 16;
+#else
+constexpr float RESIDUAL_SCALE = 1;
+#endif
+#ifndef NUMBER_F32
+DEVICE float to_float(float x) { return x; }
+#endif
+
 // N values that are read and written in one access.
 template <typename T, int N>
 struct alignas(sizeof(T) * N) Vector {

@@ -46,7 +46,15 @@ pub struct Options {
 impl Options {
     /// One engine, with passes of up to 32,768 rows: 512 texts of so400m, 32 of its images.
     pub fn new(libraries: Libraries, card: usize, precision: Precision, max_batch_size: usize) -> Options {
-        Options { libraries, card, precision, engines: 1, max_batch_size, rows_at_once: 32_768, profile: None }
+        Options {
+            libraries,
+            card,
+            precision,
+            engines: 1,
+            max_batch_size,
+            rows_at_once: 32_768,
+            profile: None,
+        }
     }
 }
 

@@ -14,9 +14,14 @@ pub(crate) fn encode(value: f32) -> u8 {
     let magnitude = value.abs().min(LARGEST);
     // Values below 2^-6 are as far apart as those from there on.
     let exponent = (((magnitude.to_bits() >> 23) as i32) - 127).max(-6);
-    let units = (magnitude * 2.0_f32.powi(3 - exponent)).round_ties_even();
+    let units = (magnitude * power_of_two(3 - exponent)).round_ties_even();
     // Eight units and more are the next exponent's, which the addition carries over.
     sign | ((exponent + 6) * 8 + units as i32) as u8
+}
+
+/// Its bits: `powi` is a loop, and models have billions of values.
+fn power_of_two(exponent: i32) -> f32 {
+    f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
 /// The value of a byte.

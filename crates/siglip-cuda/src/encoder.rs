@@ -45,7 +45,7 @@ impl Sizes {
 
 /// The memory that a pass works in, for a number of items.
 pub(crate) struct Scratch {
-    /// The residual stream, f32, `[items · positions, hidden]`.
+    /// The residual stream, `[items · positions, hidden]`.
     pub(crate) x: DeviceBuffer,
     /// `[items · positions, hidden]`.
     pub(crate) normed: DeviceBuffer,
@@ -66,7 +66,7 @@ impl Scratch {
         let widest = widest.max(3 * sizes.hidden).max(sizes.intermediate);
         let wide = (rows * widest).max(items_padded * sizes.intermediate);
         [
-            rows_padded * sizes.hidden * 4,
+            rows_padded * sizes.hidden * number_size,
             rows_padded * sizes.hidden * number_size,
             wide * number_size,
             rows_padded * sizes.hidden * number_size,
@@ -183,7 +183,7 @@ impl<'a> Launcher<'a> {
         }
     }
 
-    /// Norms f32 rows into the scratch memory's `normed`, one after the other.
+    /// Norms rows of the residual stream into the scratch memory's `normed`, one after the other.
     pub(crate) fn layer_norm(
         &self,
         norm: &LayerNormWeights,
@@ -191,9 +191,32 @@ impl<'a> Launcher<'a> {
         rows: usize,
         x: Rows<'_>,
     ) -> Result<(), CudaError> {
+        self.norm_rows(norm, self.scaled(epsilon), rows, x, false)
+    }
+
+    /// The same for rows of f32.
+    pub(crate) fn wide_layer_norm(
+        &self,
+        norm: &LayerNormWeights,
+        epsilon: f32,
+        rows: usize,
+        x: Rows<'_>,
+    ) -> Result<(), CudaError> {
+        self.norm_rows(norm, epsilon, rows, x, true)
+    }
+
+    fn norm_rows(
+        &self,
+        norm: &LayerNormWeights,
+        epsilon: f32,
+        rows: usize,
+        x: Rows<'_>,
+        x_is_wide: bool,
+    ) -> Result<(), CudaError> {
         self.kernel(Kind::LayerNorm, 0, |kernels, stream| {
             LayerNorm {
                 x: x.view,
+                x_is_wide,
                 stride: x.stride,
                 weight: norm.weight.view(),
                 bias: norm.bias.view(),
@@ -205,8 +228,13 @@ impl<'a> Launcher<'a> {
         })
     }
 
-    /// The same for the rows that a layer reads, in its format. With fp8, `then_add` is added to the rows in place once
-    /// they are read; the other formats add it with a product.
+    /// What is added to the variance of rows of the residual stream, whose values have a scale.
+    fn scaled(&self, epsilon: f32) -> f32 {
+        epsilon * self.kernels.constants.number.residual_scale().powi(2)
+    }
+
+    /// [`Launcher::layer_norm`] for the rows that a layer reads, in its format. With fp8, `then_add` is added to the rows
+    /// in place once they are read; the other formats add it with a product.
     fn layer_norm_for(
         &self,
         layer: &Layer,
@@ -226,7 +254,7 @@ impl<'a> Launcher<'a> {
                 out: self.scratch.normed.view(),
                 then_add,
                 rows,
-                epsilon,
+                epsilon: self.scaled(epsilon),
                 scale: scales.input,
             }
             .launch(kernels, stream)
@@ -262,15 +290,15 @@ impl Block {
         })
     }
 
-    /// In fp8, but for the product after the attention, which writes bf16: a twelfth of the work.
+    /// With the MLP in fp8. What goes into the attention and comes out of it stays bf16: the same error of a weight is in
+    /// all keys and values, so that attending to many does not average it out.
     fn fp8(uploader: &Uploader<'_>, block: &weights::Block) -> Result<Block, CudaError> {
         let inner = layer_scale(&block.layer_norm2, &block.fc1);
-        let qkv_scales = Fp8Scales { input: norm_scale(&block.layer_norm1), out: 1.0 };
         let fc1_scales = Fp8Scales { input: norm_scale(&block.layer_norm2), out: inner };
         let fc2_scales = Fp8Scales { input: inner, out: 1.0 };
         Ok(Block {
             layer_norm1: uploader.norm(&block.layer_norm1)?,
-            qkv: uploader.fp8_layer(&[&block.q, &block.k, &block.v], ResultKind::Bias, qkv_scales)?,
+            qkv: uploader.layer(&[&block.q, &block.k, &block.v], ResultKind::Bias)?,
             out: uploader.layer(&[&block.out], ResultKind::Add)?,
             layer_norm2: uploader.norm(&block.layer_norm2)?,
             fc1: uploader.fp8_layer(&[&block.fc1], ResultKind::Gelu, fc1_scales)?,
@@ -292,12 +320,11 @@ impl Encoder {
         number: Number,
         blocks: &[weights::Block],
     ) -> Result<Encoder, CudaError> {
-        let block = |(index, block): (usize, &weights::Block)| match number {
+        let blocks = uploader.in_parallel(blocks, |index, block: &weights::Block| match number {
             // Errors of the first block go through all others: without fp8 there, those at the end are half as large.
             Number::E4m3 if index > 0 => Block::fp8(uploader, block),
             _ => Block::new(uploader, block),
-        };
-        let blocks = blocks.iter().enumerate().map(block).collect::<Result<_, CudaError>>()?;
+        })?;
         Ok(Encoder { sizes, blocks })
     }
 
@@ -327,7 +354,8 @@ impl Encoder {
     /// The rows of the last position of each item in the residual stream.
     pub(crate) fn last_rows<'a>(&self, to: &Launcher<'a>) -> Rows<'a> {
         let Sizes { positions, hidden, .. } = self.sizes;
-        Rows { view: to.scratch.x.view().skip((positions - 1) * hidden * 4), stride: positions * hidden }
+        let size = to.kernels.constants.number.beside().size();
+        Rows { view: to.scratch.x.view().skip((positions - 1) * hidden * size), stride: positions * hidden }
     }
 
     fn block(&self, to: &Launcher<'_>, block: &Block, items: usize) -> Result<(), CudaError> {
@@ -337,11 +365,25 @@ impl Encoder {
         let (x, normed) = (Launcher::rows(x, hidden), Launcher::rows(normed, hidden));
 
         to.layer_norm_for(&block.qkv, &block.layer_norm1, epsilon, rows, x, None)?;
-        to.product(Kind::Projections, block.qkv.all(), ResultKind::Bias, rows, normed, Launcher::rows(wide, 3 * hidden))?;
+        to.product(
+            Kind::Projections,
+            block.qkv.all(),
+            ResultKind::Bias,
+            rows,
+            normed,
+            Launcher::rows(wide, 3 * hidden),
+        )?;
         to.kernel(Kind::Attention, 4 * rows * positions * hidden, |kernels, stream| {
             Attention { qkv: wide.view(), out: attended.view(), items, positions }.launch(kernels, stream)
         })?;
-        to.product(Kind::Output, block.out.all(), ResultKind::Add, rows, Launcher::rows(attended, hidden), x)?;
+        to.product(
+            Kind::Output,
+            block.out.all(),
+            ResultKind::Add,
+            rows,
+            Launcher::rows(attended, hidden),
+            x,
+        )?;
         self.mlp(to, block, rows, x)
     }
 
@@ -367,11 +409,25 @@ impl Encoder {
         to.layer_norm_for(&block.qkv, &block.layer_norm1, epsilon, rows, all, None)?;
         let kv = block.qkv.part(hidden, 2 * hidden);
         let normed_rows = Launcher::rows(normed, hidden);
-        to.product(Kind::Projections, kv, ResultKind::Bias, rows, normed_rows, Launcher::rows(wide, 2 * hidden))?;
+        to.product(
+            Kind::Projections,
+            kv,
+            ResultKind::Bias,
+            rows,
+            normed_rows,
+            Launcher::rows(wide, 2 * hidden),
+        )?;
         let q = block.qkv.part(0, hidden);
         let first = (positions - 1) * hidden * q.number.size();
         let last_normed = Rows { view: normed.view().skip(first), stride: positions * hidden };
-        to.product(Kind::Projections, q, ResultKind::Bias, last_rows, last_normed, Launcher::rows(query, hidden))?;
+        to.product(
+            Kind::Projections,
+            q,
+            ResultKind::Bias,
+            last_rows,
+            last_normed,
+            Launcher::rows(query, hidden),
+        )?;
         to.kernel(Kind::Attention, 4 * rows * hidden, |kernels, stream| {
             AttentionRows {
                 q: query.view(),
@@ -387,7 +443,14 @@ impl Encoder {
             }
             .launch(kernels, stream)
         })?;
-        to.product(Kind::Output, block.out.all(), ResultKind::Add, last_rows, Launcher::rows(attended, hidden), last)?;
+        to.product(
+            Kind::Output,
+            block.out.all(),
+            ResultKind::Add,
+            last_rows,
+            Launcher::rows(attended, hidden),
+            last,
+        )?;
         self.mlp(to, block, last_rows, last)
     }
 }

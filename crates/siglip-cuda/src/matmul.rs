@@ -17,9 +17,9 @@ use std::sync::Arc;
 use crate::error::CudaError;
 use crate::ffi::cublaslt::{
     Algorithm, COMPUTE_32F, DESC_A_SCALE_POINTER, DESC_B_SCALE_POINTER, DESC_BIAS_DATA_TYPE,
-    DESC_BIAS_POINTER, DESC_D_SCALE_POINTER, DESC_EPILOGUE, DESC_TRANSA, EPILOGUE_BIAS, EPILOGUE_DEFAULT,
-    EPILOGUE_GELU_BIAS, Handle, HeuristicResult, OP_T, PREF_MAX_WORKSPACE_BYTES, PREF_MIN_ALIGNMENTS,
-    PREF_REDUCTION_SCHEME_MASK,
+    DESC_BIAS_POINTER, DESC_D_SCALE_POINTER, DESC_EPILOGUE, DESC_FAST_ACCUM, DESC_TRANSA, EPILOGUE_BIAS,
+    EPILOGUE_DEFAULT, EPILOGUE_GELU_BIAS, Handle, HeuristicResult, OP_T, PREF_MAX_WORKSPACE_BYTES,
+    PREF_MIN_ALIGNMENTS, PREF_REDUCTION_SCHEME_MASK,
 };
 use crate::gpu::Gpu;
 use crate::memory::{DeviceBuffer, View};
@@ -54,17 +54,19 @@ pub(crate) enum ResultKind {
     Gelu,
     /// Plus bias, in f32.
     Wide,
-    /// Plus bias (but for e4m3), added to what is there, in f32: the residual stream.
+    /// Plus bias (but for e4m3), added to what is there: the residual stream, with its scale.
     Add,
+    /// The same where what is there is f32, and has no scale.
+    AddWide,
 }
 
 impl ResultKind {
     /// The format of the result, for operands of a format.
     pub(crate) fn number(self, operands: Number) -> Number {
         match self {
-            ResultKind::Bias => operands.beside(),
+            ResultKind::Bias | ResultKind::Add => operands.beside(),
             ResultKind::Gelu => operands,
-            ResultKind::Wide | ResultKind::Add => Number::F32,
+            ResultKind::Wide | ResultKind::AddWide => Number::F32,
         }
     }
 
@@ -86,6 +88,22 @@ impl Shape {
     /// The format of the matrix that is added, which there is to cuBLASLt also where it is not read.
     fn added_number(&self) -> Number {
         self.result_number().beside()
+    }
+
+    /// What the product is multiplied by, its bias not.
+    fn alpha(&self) -> f32 {
+        match self.result {
+            ResultKind::Add => self.number.residual_scale(),
+            _ => 1.0,
+        }
+    }
+
+    /// What of the matrix that is there is added.
+    fn beta(&self) -> f32 {
+        match self.result {
+            ResultKind::Add | ResultKind::AddWide => 1.0,
+            _ => 0.0,
+        }
     }
 
     fn epilogue(&self) -> u32 {
@@ -210,9 +228,7 @@ impl<'a> Matmul<'a> {
         matmul.set(DESC_EPILOGUE, &shape.epilogue())?;
         if shape.number == Number::E4m3 {
             matmul.set(DESC_BIAS_DATA_TYPE, &Number::Bf16.data_type())?;
-            if std::env::var_os("SIGLIP_X_FAST").is_some() {
-                matmul.set(25, &1_i8)?;
-            }
+            matmul.set(DESC_FAST_ACCUM, &1_i8)?;
         }
         Ok(matmul)
     }
@@ -289,8 +305,7 @@ impl<'a> Matmul<'a> {
                 self.set(DESC_D_SCALE_POINTER, &scales.out.holding(4))?;
             }
         }
-        let add = self.shape.result == ResultKind::Add;
-        let (alpha, beta) = (1.0_f32, if add { 1.0_f32 } else { 0.0 });
+        let (alpha, beta) = (self.shape.alpha(), self.shape.beta());
         let out = operands.out.holding(self.shape.out_bytes(self.rows));
         // cuBLASLt takes one address for both only if both have one layout, also where nothing is added.
         let in_place = self.shape.added_number() == self.shape.result_number();

@@ -11,7 +11,7 @@ use crate::e4m3;
 use crate::error::CudaError;
 use crate::ffi::cublaslt::{R_8F_E4M3, R_16BF, R_16F, R_32F};
 
-/// A format that operands of matrix products have. Sums, the residual stream and norms are f32 with all of them.
+/// A format that operands of matrix products have. Sums and the arithmetic of norms are f32 with all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Number {
     Bf16,
@@ -33,11 +33,20 @@ impl Number {
         }
     }
 
-    /// The format of everything beside those: the kernels', and that of the other products.
+    /// The format of everything beside those: the kernels', that of the other products, and the residual stream's.
     pub(crate) fn beside(self) -> Number {
         match self {
             Number::E4m3 => Number::Bf16,
             other => other,
+        }
+    }
+
+    /// What values of the residual stream are multiplied by where they lie. f16 ends at 65,504, and trained models have
+    /// single values that are far larger than the rest; a norm does not see the factor.
+    pub(crate) fn residual_scale(self) -> f32 {
+        match self {
+            Number::F16 => 1.0 / 16.0,
+            Number::Bf16 | Number::F32 | Number::E4m3 => 1.0,
         }
     }
 
@@ -72,17 +81,17 @@ impl Number {
     /// The bytes of values in this format, each rounded to the nearest.
     pub(crate) fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
-            Number::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Number::F32 => bytes_of(values, |value| value.to_le_bytes()),
             Number::E4m3 => values.iter().map(|value| e4m3::encode(*value)).collect(),
             Number::Bf16 => {
                 let mut rounded = vec![bf16::ZERO; values.len()];
                 rounded.convert_from_f32_slice(values);
-                rounded.iter().flat_map(|value| value.to_le_bytes()).collect()
+                bytes_of(&rounded, |value| value.to_le_bytes())
             }
             Number::F16 => {
                 let mut rounded = vec![f16::ZERO; values.len()];
                 rounded.convert_from_f32_slice(values);
-                rounded.iter().flat_map(|value| value.to_le_bytes()).collect()
+                bytes_of(&rounded, |value| value.to_le_bytes())
             }
         }
     }
@@ -119,4 +128,14 @@ impl Number {
             Number::F32 => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
         }
     }
+}
+
+/// The bytes of all values, one after the other.
+fn bytes_of<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut all = vec![0; values.len() * N];
+    // Written so that it becomes a copy; collecting byte by byte takes as long as reading the file.
+    for (to, value) in all.as_chunks_mut().0.iter_mut().zip(values) {
+        *to = bytes(*value);
+    }
+    all
 }

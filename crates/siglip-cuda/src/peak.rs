@@ -47,7 +47,8 @@ fn measure(
     let [input, weight, bias, out] = buffers;
     let (input, weight, bias, out) = (input?, weight?, bias?, out?);
     // Random numbers, as weights and activations are: what toggles fewer bits takes less power, and so less time.
-    let values: Vec<f32> = (0..inputs * 64).map(|i| spread(i as u32) as f32 / (1_u64 << 31) as f32 - 1.0).collect();
+    let values: Vec<f32> =
+        (0..inputs * 64).map(|i| spread(i as u32) as f32 / (1_u64 << 31) as f32 - 1.0).collect();
     let values = number.encode(&values);
     for buffer in [&input, &weight] {
         buffer.upload(&values[..values.len().min(buffer.bytes())])?;

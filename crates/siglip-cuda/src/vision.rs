@@ -81,7 +81,7 @@ impl Pooling {
             out_proj: uploader.layer(&[&head.out_proj], ResultKind::Wide)?,
             layer_norm: uploader.norm(&head.layer_norm)?,
             fc1: uploader.layer(&[&head.fc1], ResultKind::Gelu)?,
-            fc2: uploader.layer(&[&head.fc2], ResultKind::Add)?,
+            fc2: uploader.layer(&[&head.fc2], ResultKind::AddWide)?,
         })
     }
 
@@ -158,9 +158,9 @@ impl TowerPass for VisionPass {
         let pooled = Rows { view: output, stride: hidden };
         let attended = Launcher::rows(&scratch.attended, hidden);
         to.product(Kind::Head, self.head.out_proj.all(), ResultKind::Wide, rows, attended, pooled)?;
-        to.layer_norm(&self.head.layer_norm, epsilon, rows, pooled)?;
+        to.wide_layer_norm(&self.head.layer_norm, epsilon, rows, pooled)?;
         let inner = Launcher::rows(&scratch.wide, intermediate);
         to.product(Kind::Head, self.head.fc1.all(), ResultKind::Gelu, rows, normed, inner)?;
-        to.product(Kind::Head, self.head.fc2.all(), ResultKind::Add, rows, inner, pooled)
+        to.product(Kind::Head, self.head.fc2.all(), ResultKind::AddWide, rows, inner, pooled)
     }
 }

@@ -1,6 +1,8 @@
 //! Weights on the card, in their final format.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::{panic, thread};
 
 use siglip::weights::{Linear, Norm, Tensor};
 
@@ -27,6 +29,31 @@ pub(crate) struct Fp8Scales {
 }
 
 impl Uploader<'_> {
+    /// Uploads parts of a model on all processors: what takes the time is the conversion. `upload` gets each part with its
+    /// index.
+    pub(crate) fn in_parallel<T: Sync, U: Send>(
+        &self,
+        parts: &[T],
+        upload: impl Fn(usize, &T) -> Result<U, CudaError> + Sync,
+    ) -> Result<Vec<U>, CudaError> {
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        let per_thread = parts.len().div_ceil(processors).max(1);
+        let run = |(chunk, parts): (usize, &[T])| -> Result<Vec<U>, CudaError> {
+            self.gpu.make_current()?;
+            parts.iter().enumerate().map(|(i, part)| upload(chunk * per_thread + i, part)).collect()
+        };
+        let run = &run;
+        let uploaded: Result<Vec<Vec<U>>, CudaError> = thread::scope(|scope| {
+            let threads: Vec<_> =
+                parts.chunks(per_thread).enumerate().map(|chunk| scope.spawn(move || run(chunk))).collect();
+            let join = |thread: thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(join).collect()
+        });
+        Ok(uploaded?.into_iter().flatten().collect())
+    }
+
     /// A tensor in the operands' format.
     pub(crate) fn tensor(&self, tensor: &Tensor) -> Result<DeviceBuffer, CudaError> {
         self.encoded(&self.number.encode_tensor(tensor), [tensor])
@@ -64,7 +91,7 @@ impl Uploader<'_> {
         scales: Fp8Scales,
     ) -> Result<Layer, CudaError> {
         let outputs: usize = parts.iter().map(|part| part.bias.len()).sum();
-        let values: Vec<f32> = parts.iter().flat_map(|part| part.weight.to_f32()).collect();
+        let values = parts.iter().map(|part| part.weight.to_f32()).collect::<Vec<_>>().concat();
         let scale = weight_scale(&values);
         let scaled: Vec<f32> = values.iter().map(|value| value / scale).collect();
         let bias_number = result.bias_number(Number::E4m3);
@@ -89,8 +116,9 @@ impl Uploader<'_> {
         let bias_number = result.bias_number(self.number);
         let outputs: usize = parts.iter().map(|part| part.bias.len()).sum();
         let mut inputs = parts.iter().map(|part| part.weight.len()).sum::<usize>() / outputs.max(1);
-        let mut weight: Vec<u8> =
-            parts.iter().flat_map(|part| self.number.encode_tensor(&part.weight)).collect();
+        let encoded: Vec<Vec<u8>> =
+            parts.iter().map(|part| self.number.encode_tensor(&part.weight)).collect();
+        let mut weight = encoded.concat();
         if let Some(padded) = padded_inputs.filter(|padded| *padded != inputs) {
             let (from, to) = (inputs * self.number.size(), padded * self.number.size());
             let mut wider = vec![0; outputs * to];
@@ -99,7 +127,13 @@ impl Uploader<'_> {
             }
             (weight, inputs) = (wider, padded);
         }
-        let bias: Vec<u8> = parts.iter().flat_map(|part| bias_number.encode_tensor(&part.bias)).collect();
+        // Beside a residual stream that has a scale.
+        let bias_scale = if result == ResultKind::Add { self.number.residual_scale() } else { 1.0 };
+        let scaled = |part: &&Linear| {
+            let values: Vec<f32> = part.bias.to_f32().iter().map(|value| value * bias_scale).collect();
+            bias_number.encode(&values)
+        };
+        let bias: Vec<u8> = parts.iter().flat_map(scaled).collect();
         Ok(Layer {
             number: self.number,
             bias_number,

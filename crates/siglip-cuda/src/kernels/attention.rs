@@ -61,11 +61,8 @@ impl Attention<'_> {
             positions: self.positions as u32,
             scale_log2: scale_log2(constants.head_dim()),
         };
-        let (function, queries) = if self.positions <= FEW {
-            (few, FEW)
-        } else {
-            (many, 2 * tile(constants.head_dim()))
-        };
+        let (function, queries) =
+            if self.positions <= FEW { (few, FEW) } else { (many, 2 * tile(constants.head_dim())) };
         let grid = [self.positions.div_ceil(queries), constants.heads, self.items];
         // SAFETY: the sizes were checked above; rows past the last position are neither read nor written.
         unsafe { kernels.launch(function, grid, parameters, stream) }

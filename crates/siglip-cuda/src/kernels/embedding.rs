@@ -5,7 +5,7 @@ use crate::error::CudaError;
 use crate::memory::View;
 use crate::stream::Stream;
 
-/// `x[row] = tokens[ids[row]] + positions[row mod positions_len]`.
+/// `x[row] = tokens[ids[row]] + positions[row mod positions_len]`, with the residual stream's scale.
 pub(crate) struct TokenEmbedding<'a> {
     /// u32, `[rows]`, each below `vocabulary`: the engine checks what comes from outside.
     pub(crate) ids: View<'a>,
@@ -13,7 +13,7 @@ pub(crate) struct TokenEmbedding<'a> {
     pub(crate) tokens: View<'a>,
     /// f32, `[positions_len, hidden]`.
     pub(crate) positions: View<'a>,
-    /// f32, `[rows, hidden]`.
+    /// `[rows, hidden]`.
     pub(crate) x: View<'a>,
     pub(crate) rows: usize,
     pub(crate) vocabulary: usize,
@@ -32,12 +32,12 @@ struct TokenEmbeddingParameters {
 impl TokenEmbedding<'_> {
     pub(crate) fn launch(&self, kernels: &Kernels, stream: &Stream) -> Result<(), CudaError> {
         let constants = &kernels.constants;
-        let hidden = constants.hidden;
+        let (hidden, size) = (constants.hidden, constants.number.beside().size());
         let parameters = TokenEmbeddingParameters {
             ids: self.ids.holding(self.rows * 4),
-            tokens: self.tokens.holding(self.vocabulary * hidden * constants.number.beside().size()),
+            tokens: self.tokens.holding(self.vocabulary * hidden * size),
             positions: self.positions.holding(self.positions_len * hidden * 4),
-            x: self.x.holding(self.rows * hidden * 4),
+            x: self.x.holding(self.rows * hidden * size),
             positions_len: self.positions_len as u32,
         };
         // SAFETY: the sizes were checked above; a block a row.
@@ -53,7 +53,7 @@ pub(crate) struct Patches<'a> {
     pub(crate) positions: View<'a>,
     /// `[items · grid², stride]`.
     pub(crate) patches: View<'a>,
-    /// f32, `[items · grid², hidden]`.
+    /// `[items · grid², hidden]`.
     pub(crate) x: View<'a>,
     pub(crate) items: usize,
     pub(crate) shape: PatchShape,
@@ -104,12 +104,12 @@ impl Patches<'_> {
         let constants = &kernels.constants;
         let PatchShape { channels, side, patch } = self.shape;
         let positions = self.shape.grid() * self.shape.grid();
-        let rows = self.items * positions;
+        let (rows, size) = (self.items * positions, constants.number.beside().size());
         let parameters = PatchesParameters {
             pixels: self.pixels.holding(self.items * channels * side * side * 4),
             positions: self.positions.holding(positions * constants.hidden * 4),
-            patches: self.patches.holding(rows * self.shape.stride() * constants.number.beside().size()),
-            x: self.x.holding(rows * constants.hidden * 4),
+            patches: self.patches.holding(rows * self.shape.stride() * size),
+            x: self.x.holding(rows * constants.hidden * size),
             channels: channels as u32,
             side: side as u32,
             patch: patch as u32,
@@ -127,12 +127,20 @@ pub(crate) mod twin {
     use crate::number::Number;
 
     /// Returns x.
-    pub(crate) fn token_embedding(ids: &[u32], tokens: &[f32], positions: &[f32], hidden: usize) -> Vec<f32> {
+    pub(crate) fn token_embedding(
+        ids: &[u32],
+        tokens: &[f32],
+        positions: &[f32],
+        hidden: usize,
+        number: Number,
+    ) -> Vec<f32> {
+        let sum =
+            |(token, position): (&f32, &f32)| number.round((token + position) * number.residual_scale());
         let positions_len = positions.len() / hidden;
         let row = |(row, id): (usize, &u32)| {
             let token = &tokens[*id as usize * hidden..][..hidden];
             let position = &positions[row % positions_len * hidden..][..hidden];
-            token.iter().zip(position).map(|(token, position)| token + position).collect::<Vec<_>>()
+            token.iter().zip(position).map(sum).collect::<Vec<_>>()
         };
         ids.iter().enumerate().flat_map(row).collect()
     }

@@ -9,8 +9,10 @@ use crate::stream::Stream;
 
 /// Each row to mean 0 and variance 1, then scaled and shifted.
 pub(crate) struct LayerNorm<'a> {
-    /// f32, rows of `hidden` values, `stride` values apart.
+    /// Rows of `hidden` values, `stride` values apart.
     pub(crate) x: View<'a>,
+    /// Whether `x` is f32, or else of the kernels' format.
+    pub(crate) x_is_wide: bool,
     pub(crate) stride: usize,
     /// f32, `[hidden]`.
     pub(crate) weight: View<'a>,
@@ -36,24 +38,26 @@ struct Parameters {
 impl LayerNorm<'_> {
     pub(crate) fn launch(&self, kernels: &Kernels, stream: &Stream) -> Result<(), CudaError> {
         let constants = &kernels.constants;
-        let hidden = constants.hidden;
+        let (hidden, size) = (constants.hidden, constants.number.beside().size());
+        let (function, x_size) =
+            if self.x_is_wide { (kernels.layer_norm_wide, 4) } else { (kernels.layer_norm, size) };
         let parameters = Parameters {
-            x: self.x.holding(((self.rows - 1) * self.stride + hidden) * 4),
+            x: self.x.holding(((self.rows - 1) * self.stride + hidden) * x_size),
             weight: self.weight.holding(hidden * 4),
             bias: self.bias.holding(hidden * 4),
-            out: self.out.holding(self.rows * hidden * constants.number.beside().size()),
+            out: self.out.holding(self.rows * hidden * size),
             stride: self.stride as u64,
             rows: self.rows as u32,
             epsilon: self.epsilon,
         };
         // SAFETY: the sizes were checked above; a warp a row, and what there is of warps too many returns at once.
-        unsafe { kernels.launch(kernels.layer_norm, [self.rows.div_ceil(WARPS), 1, 1], parameters, stream) }
+        unsafe { kernels.launch(function, [self.rows.div_ceil(WARPS), 1, 1], parameters, stream) }
     }
 }
 
 /// The same in e4m3: what a row is divided by `scale` is written, and then something is added to the row itself.
 pub(crate) struct LayerNormFp8<'a> {
-    /// f32, rows of `hidden` values, `stride` values apart.
+    /// bf16, rows of `hidden` values, `stride` values apart.
     pub(crate) x: View<'a>,
     pub(crate) stride: usize,
     /// f32, `[hidden]`.
@@ -89,7 +93,9 @@ impl LayerNormFp8<'_> {
         let hidden = kernels.constants.hidden;
         let function = kernels.layer_norm_fp8.ok_or(CudaError::Precision(Precision::Fp8))?;
         let parameters = Fp8Parameters {
-            x: self.x.holding(((self.rows - 1) * self.stride + hidden) * 4),
+            x: self
+                .x
+                .holding(((self.rows - 1) * self.stride + hidden) * kernels.constants.number.beside().size()),
             weight: self.weight.holding(hidden * 4),
             bias: self.bias.holding(hidden * 4),
             out: self.out.holding(self.rows * hidden),

@@ -35,6 +35,7 @@ pub(crate) struct Kernels {
     token_embedding: Handle,
     patches: Handle,
     layer_norm: Handle,
+    layer_norm_wide: Handle,
     /// There for fp8 only.
     layer_norm_fp8: Option<Handle>,
     /// For few positions and for more; not there for f32.
@@ -58,7 +59,9 @@ impl Kernels {
         let attention_rows = load(Source::ATTENTION_ROWS)?;
         let fp8 = constants.number == Number::E4m3;
         let on_tensor_cores = constants.number != Number::F32;
-        let attentions = || Ok::<_, CudaError>([attention.function(c"attention")?, attention.function(c"attention_wide")?]);
+        let attentions = || {
+            Ok::<_, CudaError>([attention.function(c"attention")?, attention.function(c"attention_wide")?])
+        };
         Ok(Kernels {
             gpu: Arc::clone(gpu),
             constants,
@@ -66,6 +69,7 @@ impl Kernels {
             token_embedding: embedding.function(c"token_embedding")?,
             patches: embedding.function(c"patches")?,
             layer_norm: layer_norm.function(c"layer_norm")?,
+            layer_norm_wide: layer_norm.function(c"layer_norm_wide")?,
             layer_norm_fp8: fp8.then(|| layer_norm.function(c"layer_norm_fp8")).transpose()?,
             attention: on_tensor_cores.then(attentions).transpose()?,
             attention_rows: attention_rows.function(c"attention_rows")?,

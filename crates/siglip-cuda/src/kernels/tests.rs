@@ -27,12 +27,14 @@ const SIZES: [(usize, usize, Number); 8] = [
 fn layer_norm_is_its_twin_and_the_twin_is_a_layer_norm() {
     for_each_size(|bench| {
         let hidden = bench.kernels.constants.hidden;
-        for (rows, stride) in [(1, hidden), (5, hidden), (7, 3 * hidden)] {
-            let x = values(1, rows * stride, 3.0);
+        for (rows, stride, x_is_wide) in [(1, hidden, true), (5, hidden, false), (7, 3 * hidden, false)] {
+            let x_number = if x_is_wide { Number::F32 } else { bench.number() };
+            let x: Vec<f32> = values(1, rows * stride, 3.0).iter().map(|x| x_number.round(*x)).collect();
             let (weight, bias) = (values(2, hidden, 1.0), values(3, hidden, 1.0));
             let got = bench.run(rows * hidden, bench.number(), |bench, out| {
                 LayerNorm {
-                    x: bench.upload(Number::F32, &x[..(rows - 1) * stride + hidden]).view(),
+                    x: bench.upload(x_number, &x[..(rows - 1) * stride + hidden]).view(),
+                    x_is_wide,
                     stride,
                     weight: bench.upload(Number::F32, &weight).view(),
                     bias: bench.upload(Number::F32, &bias).view(),
@@ -57,12 +59,14 @@ fn an_fp8_layer_norm_is_its_twin_and_adds_to_its_rows_afterwards() {
     for_sizes(&[(144, 2, Number::E4m3), (1152, 16, Number::E4m3)], |bench| {
         let hidden = bench.kernels.constants.hidden;
         for (rows, stride, scale) in [(1, hidden, 1.0), (6, 2 * hidden, 0.125)] {
-            let x = &values(1, rows * stride, 3.0)[..(rows - 1) * stride + hidden];
+            let x = values(1, rows * stride, 3.0);
+            let x: Vec<f32> = x.iter().map(|x| Number::Bf16.round(*x)).collect();
+            let x = &x[..(rows - 1) * stride + hidden];
             // Some values are too large for the format, which keeps its largest for them.
             let (weight, bias) = (values(2, hidden, 900.0), values(3, hidden, 1.0));
             let add = values(4, hidden, 1.0);
             for then_add in [false, true] {
-                let rows_on_card = bench.upload(Number::F32, x);
+                let rows_on_card = bench.upload(Number::Bf16, x);
                 let add_on_card = bench.upload(Number::F32, &add);
                 let got = bench.run(rows * hidden, Number::E4m3, |bench, out| {
                     LayerNormFp8 {
@@ -78,7 +82,7 @@ fn an_fp8_layer_norm_is_its_twin_and_adds_to_its_rows_afterwards() {
                     }
                     .launch(&bench.kernels, &bench.stream)
                 });
-                let after = bench.download(&rows_on_card, Number::F32);
+                let after = bench.download(&rows_on_card, Number::Bf16);
                 for (row, got) in got.chunks(hidden).enumerate() {
                     let before = &x[row * stride..][..hidden];
                     let normed = layer_norm::twin::layer_norm(before, &weight, &bias, 1e-6, Number::F32);
@@ -86,7 +90,8 @@ fn an_fp8_layer_norm_is_its_twin_and_adds_to_its_rows_afterwards() {
                         normed.iter().map(|value| Number::E4m3.round(value * (1.0 / scale))).collect();
                     assert_eq!(got, twin);
                     assert!(twin.contains(&448.0) && twin.contains(&-448.0));
-                    let sum = |(x, add): (&f32, &f32)| if then_add { x + add } else { *x };
+                    let sum =
+                        |(x, add): (&f32, &f32)| if then_add { Number::Bf16.round(x + add) } else { *x };
                     let added: Vec<f32> = before.iter().zip(&add).map(sum).collect();
                     assert_eq!(after[row * stride..][..hidden], added);
                 }
@@ -105,7 +110,7 @@ fn tokens_are_looked_up() {
         let positions = values(5, positions_len * hidden, 1.0);
         let ids: Vec<u32> = (0..rows as u32).map(|i| i * 7 % vocabulary as u32).collect();
         let id_bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let got = bench.run(rows * hidden, Number::F32, |bench, x| {
+        let got = bench.run(rows * hidden, bench.number(), |bench, x| {
             TokenEmbedding {
                 ids: bench.upload_bytes(&id_bytes).view(),
                 tokens: bench.upload(bench.number(), &tokens).view(),
@@ -117,7 +122,7 @@ fn tokens_are_looked_up() {
             }
             .launch(&bench.kernels, &bench.stream)
         });
-        assert_eq!(got, embedding::twin::token_embedding(&ids, &tokens, &positions, hidden));
+        assert_eq!(got, embedding::twin::token_embedding(&ids, &tokens, &positions, hidden, bench.number()));
     });
 }
 
@@ -130,7 +135,7 @@ fn images_are_cut_into_patches() {
             let (items, positions) = (2, shape.grid() * shape.grid());
             let pixels = values(6, items * channels * side * side, 1.0);
             let position = values(7, positions * hidden, 1.0);
-            let x = bench.output(items * positions * hidden, Number::F32);
+            let x = bench.output(items * positions * hidden, bench.number());
             let got = bench.run(items * positions * shape.stride(), bench.number(), |bench, patches| {
                 Patches {
                     pixels: bench.upload(Number::F32, &pixels).view(),
@@ -143,7 +148,9 @@ fn images_are_cut_into_patches() {
                 .launch(&bench.kernels, &bench.stream)
             });
             assert_eq!(got, embedding::twin::patches(&pixels, shape, bench.number()));
-            assert_eq!(bench.download(&x, Number::F32), position.repeat(items));
+            let scaled = |x: &f32| bench.number().round(x * bench.number().residual_scale());
+            let position: Vec<f32> = position.iter().map(scaled).collect();
+            assert_eq!(bench.download(&x, bench.number()), position.repeat(items));
         }
     });
 }
