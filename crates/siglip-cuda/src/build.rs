@@ -84,11 +84,14 @@ pub(crate) fn text(weights: &TextWeights, options: &Options) -> Result<Vec<CudaE
     let config = &weights.config;
     let sizes = TextPass::sizes(weights);
     let head_flop = 2.0 * (config.hidden_size * config.projection_size) as f64;
+    // The last block is computed for the last position.
+    let last = if weights.blocks.is_empty() { 0.0 } else { sizes.flop_per_block(1) };
+    let others = weights.blocks.len().saturating_sub(1) as f64 * sizes.flop_per_block(sizes.positions);
     let info = EngineInfo {
         vocab_size: config.vocab_size,
         input_len: sizes.positions,
         embedding_size: config.projection_size,
-        flop_per_item: sizes.flop_per_block() * weights.blocks.len() as f64 + head_flop,
+        flop_per_item: others + last + head_flop,
         ..info(Tower::Text, options)
     };
     let elements = weights.tensors().map(Tensor::len).sum();
@@ -108,7 +111,8 @@ pub(crate) fn vision(weights: &VisionWeights, options: &Options) -> Result<Vec<C
     let info = EngineInfo {
         input_len: config.num_channels * config.image_size * config.image_size,
         embedding_size: config.hidden_size,
-        flop_per_item: sizes.flop_per_block() * weights.blocks.len() as f64 + 2.0 * around as f64,
+        flop_per_item: sizes.flop_per_block(sizes.positions) * weights.blocks.len() as f64
+            + 2.0 * around as f64,
         ..info(Tower::Vision, options)
     };
     let elements = weights.tensors().map(Tensor::len).sum();

@@ -36,10 +36,11 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// Floating-point operations of one block for one item.
-    pub(crate) fn flop_per_block(&self) -> f64 {
+    /// Floating-point operations of one block for one item, of which as many positions are wanted: keys and values of all
+    /// are computed, and the rest of these.
+    pub(crate) fn flop_per_block(&self, wanted: usize) -> f64 {
         let (t, h, i) = (self.positions as f64, self.hidden as f64, self.intermediate as f64);
-        2.0 * t * (4.0 * h * h + 2.0 * h * i) + 4.0 * t * t * h
+        2.0 * (2.0 * t * h * h + wanted as f64 * (2.0 * h * h + 2.0 * h * i + 2.0 * t * h))
     }
 }
 

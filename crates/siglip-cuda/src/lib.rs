@@ -4,8 +4,8 @@
 //! [`CudaError`] that says how they are usually had. The kernels are CUDA C++ in `kernels/`, compiled by NVRTC for the
 //! card that is there; the matrix products are cuBLASLt's.
 //!
-//! **No part of this crate has run on a card yet.** Its tests compile every kernel for four generations of cards, and
-//! run the very same sources and call sequences on an emulated driver; `docs/cuda.md` lists what that cannot show.
+//! Its tests need no card: they compile every kernel for four generations of cards, and run the very same sources and call
+//! sequences on an emulated driver. `docs/cuda.md` says what was run on which card, and what was not yet.
 //!
 //! The parts, from the outside in:
 //!
