@@ -30,6 +30,7 @@ mod pack;
 mod path;
 mod peak;
 mod profile;
+mod scratch;
 mod share;
 mod simd;
 #[cfg(test)]

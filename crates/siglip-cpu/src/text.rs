@@ -8,10 +8,11 @@ use siglip::weights::{Tensor, TextWeights};
 
 use crate::buffer::Buffer;
 use crate::build::{BuildError, Options};
-use crate::encoder::{Encoder, Outputs, PackedNorm, Phases, Scratch, Shape, padded};
+use crate::encoder::{Encoder, Outputs, PackedNorm, Phases, Shape, padded};
 use crate::kernels::Kernels;
 use crate::linear::{Layer, Target};
 use crate::pack::Packed;
+use crate::scratch::Scratch;
 use crate::tower;
 
 /// The text tower on a path.

@@ -8,11 +8,12 @@ use siglip::profile::{Kind, Profile};
 use siglip::weights::{PoolingHead, VisionWeights};
 
 use crate::build::{BuildError, Options};
-use crate::encoder::{Encoder, Heads, Outputs, PackedNorm, Phases, Scratch, Shape, padded};
+use crate::encoder::{Encoder, Heads, Outputs, PackedNorm, Phases, Shape, padded};
 use crate::kernels::Kernels;
 use crate::linear::{Layer, Target};
 use crate::pack::Packed;
 use crate::path::{Element, Path, inner_layout};
+use crate::scratch::Scratch;
 use crate::tower;
 
 /// The vision tower on a path.
