@@ -4,6 +4,7 @@
 //!
 //! - [`build`]: picks the kernels, packs the weights, returns a [`siglip::engine::Engine`].
 //! - `text`, `vision`: the two towers, each one closure that runs on all threads; `encoder`: the blocks they share.
+//! - `scratch`: the memory that passes work in.
 //! - `linear`, `attention`: one phase of a block each; [`threads`]: who runs them.
 //! - `gemm`, `ops`: the kernels, written once over `path` (what is multiplied with what), `simd` (with which vectors)
 //!   and `dot` (with which products of narrow values); `kernels`: where they are compiled for each instruction set;
