@@ -3,11 +3,16 @@
 
     cargo build --release -p siglip-server --example echo
     python3 tools/server_cost.py target/release/examples/echo [OTHER …] [--seconds 4] [--concurrency 1 16 60 512]
+    python3 tools/server_cost.py target/release/examples/echo --card 10000
 
 Drivers are `wrk` for HTTP and `h2load` for gRPC, one thread each, on the same machine (Debian: wrk, nghttp2-client).
 CPU time is the user and system time of the server's process over the requests that were answered. Several servers are
 measured in turns, so that what else happens on the machine meets all of them. The requests are those of the table for
 the real Triton in docs/performance.md: 64 ids in, 1,152 floats out.
+
+With --card the engine takes the time, but no processor, of a card that embeds so many texts a second: how much of it is
+served? The requests are different then, since equal ones in a batch are computed once (over HTTP only: h2load has one
+body).
 """
 
 import argparse
@@ -66,12 +71,30 @@ def lua(request: tuple[bytes, dict[str, str]]) -> str:
     return "\n".join(lines + [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()])
 
 
+def lua_of_many(request: tuple[bytes, dict[str, str]]) -> str:
+    """The same with another first id in each of 2,048 requests."""
+    body, _ = request
+    binary = struct.pack("<64q", *IDS)
+    if body.endswith(binary):
+        one = f"wrk.body:sub(1, -{len(binary) + 1}) .. string.char(i % 256, math.floor(i / 256), 0, 0, 0, 0, 0, 0) .. wrk.body:sub(-{len(binary) - 8})"
+    else:
+        one = 'wrk.body:gsub("%[0, 37,", "[" .. i .. ", 37,", 1)'
+    return lua(request) + f"""
+local bodies, count = {{}}, 0
+for i = 0, 2047 do bodies[i] = {one} end
+request = function()
+    count = (count + 1) % 2048
+    return wrk.format(nil, nil, nil, bodies[count])
+end
+"""
+
+
 class Server:
     """A server on ports of its own."""
 
-    def __init__(self, program: str, port: int):
+    def __init__(self, program: str, port: int, card: str | None):
         self.http, self.grpc = port, port + 1
-        command = [program, str(port), str(port + 1), str(port + 2)]
+        command = [program, str(port), str(port + 1), str(port + 2)] + ([card] if card else [])
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         for _ in range(200):
             try:
@@ -135,16 +158,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16, 60, 512])
+    parser.add_argument("--card", metavar="TEXTS_PER_SECOND")
     args = parser.parse_args()
     for tool, package in [("wrk", "wrk"), ("h2load", "nghttp2-client")]:
         if shutil.which(tool) is None:
             sys.exit(f"{tool} is missing: it is in Debian's package {package}")
     with tempfile.TemporaryDirectory() as folder:
         files = {door: f"{folder}/{door}" for door in ["JSON", "binary", "gRPC"]}
-        Path(files["JSON"]).write_text(lua(json_request()))
-        Path(files["binary"]).write_text(lua(binary_request()))
+        script = lua_of_many if args.card else lua
+        Path(files["JSON"]).write_text(script(json_request()))
+        Path(files["binary"]).write_text(script(binary_request()))
         Path(files["gRPC"]).write_bytes(grpc_request())
-        servers = [Server(program, 18100 + 10 * index) for index, program in enumerate(args.servers)]
+        if args.card:
+            del files["gRPC"]
+        servers = [Server(program, 18100 + 10 * index, args.card) for index, program in enumerate(args.servers)]
         try:
             print("| door | concurrency | server | requests/s | server CPU µs a request | p99 / p50 |\n" + "| --- " * 6 + "|")
             for door in files:

@@ -1,17 +1,36 @@
-//! The server with an engine that costs nothing, to measure what the server itself costs.
+//! The server with an engine that costs nothing, to measure what the server itself costs; or, given texts a second, with
+//! one that takes the time of a card with two slots that is so fast, but no processor, to see whether the server keeps it
+//! busy.
 //!
-//! `cargo run --release --example echo -- 8000 8001 8002`
+//! `cargo run --release --example echo -- 8000 8001 8002 [10000]`
 
 use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use siglip::engine::{Engine, EngineError, EngineInfo, Input, Precision, Tower};
 use siglip_server::{BoundServer, ServedModel, ServedText, ServerOptions};
 
-struct Echo(EngineInfo);
+struct Echo {
+    info: EngineInfo,
+    card: Option<Arc<Mutex<Card>>>,
+}
+
+/// What computes one batch after the other.
+struct Card {
+    texts_per_second: f64,
+}
+
+impl Card {
+    fn compute(&self, texts: usize) {
+        thread::sleep(Duration::from_secs_f64(texts as f64 / self.texts_per_second));
+    }
+}
 
 impl Engine for Echo {
     fn info(&self) -> &EngineInfo {
-        &self.0
+        &self.info
     }
 
     fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
@@ -21,6 +40,9 @@ impl Engine for Echo {
         for (ids, row) in ids.chunks_exact(64).zip(output.chunks_exact_mut(1152)) {
             let columns = row.iter_mut().zip(ids.iter().cycle()).enumerate();
             columns.for_each(|(column, (value, &id))| *value = id as f32 * 0.001 + column as f32);
+        }
+        if let Some(card) = &self.card {
+            card.lock().unwrap_or_else(PoisonError::into_inner).compute(ids.len() / 64);
         }
         Ok(())
     }
@@ -39,6 +61,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         metrics_port: port()?,
         ..ServerOptions::default()
     };
+    let texts_per_second = std::env::args().nth(4).map(|rate| rate.parse::<f64>()).transpose()?;
+    let card = texts_per_second.map(|texts_per_second| Arc::new(Mutex::new(Card { texts_per_second })));
     let server = BoundServer::bind(&options).await?;
     let info = EngineInfo {
         tower: Tower::Text,
@@ -46,7 +70,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         precision: Precision::F32,
         kernels: "echo".to_owned(),
         threads: 1,
-        max_batch_size: 32,
+        max_batch_size: if card.is_some() { 512 } else { 32 },
         input_len: 64,
         vocab_size: 32_000,
         embedding_size: 1152,
@@ -54,8 +78,10 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         scratch_bytes: 0,
         flop_per_item: 0.0,
     };
-    let text =
-        ServedText { engines: vec![Box::new(Echo(info))], rebuild: None, peak_flops: 0.0, tokenizer: None };
+    let slots = if card.is_some() { 2 } else { 1 };
+    let engine = || Box::new(Echo { info: info.clone(), card: card.clone() }) as Box<dyn Engine>;
+    let engines = std::iter::repeat_with(engine).take(slots).collect();
+    let text = ServedText { engines, rebuild: None, peak_flops: 0.0, tokenizer: None };
     let model = ServedModel { name: "echo".to_owned(), text: Some(text), vision: None, similarity: None };
     server.serve(vec![model], std::future::pending()).await?;
     Ok(())
