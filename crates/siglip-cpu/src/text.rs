@@ -51,6 +51,7 @@ impl<P: Kernels> TextTower<P> {
         let info = EngineInfo {
             tower: Tower::Text,
             device: "cpu".into(),
+            card_uuid: None,
             precision: options.precision,
             kernels: options.isa.name().into(),
             threads,

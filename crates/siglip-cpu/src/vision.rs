@@ -56,6 +56,7 @@ impl<P: Kernels> VisionTower<P> {
         let info = EngineInfo {
             tower: Tower::Vision,
             device: "cpu".into(),
+            card_uuid: None,
             precision: options.precision,
             kernels: options.isa.name().into(),
             threads,

@@ -130,6 +130,11 @@ int cuDeviceGet(int* device, int ordinal) {
     *device = ordinal;
     return ordinal < cards ? 0 : 101;
 }
+int cuDeviceGetUuid_v2(unsigned char* uuid, int device) {
+    ENTER(cuDeviceGetUuid_v2)
+    for (int i = 0; i < 16; i++) uuid[i] = i * 16 + device;
+    return 0;
+}
 int cuDeviceGetName(char* name, int len, int) {
     ENTER(cuDeviceGetName)
     snprintf(name, len, "Emulated card");

@@ -137,6 +137,7 @@ fn build(
     gpu.check_precision(options.precision)?;
     tracing::debug!("card {} is {} ({}.{})", gpu.index, gpu.name, gpu.capability.0, gpu.capability.1);
     let items_at_once = items_at_once(sizes.positions, options);
+    info.card_uuid = Some(gpu.uuid.clone());
     info.scratch_bytes = Scratch::bytes(&sizes, widest, items_at_once, number.size());
     // Before anything is taken: what does not fit is said in one sentence, and nothing is lowered to fit. With fp8 most
     // weights take half of what is asked for here.
@@ -158,6 +159,7 @@ fn info(tower: Tower, options: &Options) -> EngineInfo {
     EngineInfo {
         tower,
         device: format!("cuda:{}", options.card),
+        card_uuid: None,
         precision: options.precision,
         kernels: String::new(),
         threads: 1,

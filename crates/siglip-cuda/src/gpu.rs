@@ -22,6 +22,8 @@ pub(crate) struct Gpu {
     pub(crate) libraries: Libraries,
     pub(crate) index: usize,
     pub(crate) name: String,
+    /// As NVIDIA's tools write it: `GPU-…`.
+    pub(crate) uuid: String,
     /// Compute capability, major and minor.
     pub(crate) capability: (i32, i32),
     pub(crate) blas: cublaslt::Handle,
@@ -55,13 +57,15 @@ impl Gpu {
         if capability < OLDEST_CAPABILITY {
             return Err(CudaError::OldCard { index, name, capability });
         }
+        let uuid = card_uuid(driver, device)?;
         let mut context = ptr::null_mut();
         // SAFETY: writes one handle, for a device that is there.
         let code = unsafe { (driver.cuDevicePrimaryCtxRetain)(&raw mut context, device) };
         driver.check("cuDevicePrimaryCtxRetain", code)?;
         // From here on the context is released when `gpu` is dropped.
         let libraries = libraries.clone();
-        let mut gpu = Gpu { libraries, index, name, capability, blas: ptr::null_mut(), device, context };
+        let mut gpu =
+            Gpu { libraries, index, name, uuid, capability, blas: ptr::null_mut(), device, context };
         gpu.make_current()?;
         let blas = &gpu.libraries.cublaslt;
         let mut handle = ptr::null_mut();
@@ -167,6 +171,17 @@ pub(crate) fn card_name(driver: &Driver, device: c_int) -> Result<String, CudaEr
     driver.check("cuDeviceGetName", code)?;
     // SAFETY: the last byte is zero whatever was written.
     Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+}
+
+fn card_uuid(driver: &Driver, device: c_int) -> Result<String, CudaError> {
+    let mut bytes = [0; 16];
+    // SAFETY: writes 16 bytes.
+    let code = unsafe { (driver.cuDeviceGetUuid_v2)(&raw mut bytes, device) };
+    driver.check("cuDeviceGetUuid", code)?;
+    let digits = format!("{:032x}", u128::from_be_bytes(bytes));
+    let groups: Vec<&str> =
+        [0..8, 8..12, 12..16, 16..20, 20..32].into_iter().filter_map(|at| digits.get(at)).collect();
+    Ok(format!("GPU-{}", groups.join("-")))
 }
 
 pub(crate) fn card_capability(driver: &Driver, device: c_int) -> Result<(i32, i32), CudaError> {

@@ -218,6 +218,7 @@ fn every_call_may_fail() {
     let functions = [
         ("cuInit", 999),
         ("cuDeviceGet", 999),
+        ("cuDeviceGetUuid_v2", 999),
         ("cuDevicePrimaryCtxRetain", 2),
         ("cuCtxSetCurrent", 201),
         ("cublasLtCreate", 1),

@@ -67,6 +67,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let info = EngineInfo {
         tower: Tower::Text,
         device: "cpu".to_owned(),
+        card_uuid: None,
         precision: Precision::F32,
         kernels: "echo".to_owned(),
         threads: 1,

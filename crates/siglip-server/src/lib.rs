@@ -11,6 +11,7 @@
 
 mod batcher;
 mod cache;
+mod cards;
 mod catalogue;
 mod control;
 mod describe;

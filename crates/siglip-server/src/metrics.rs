@@ -1,5 +1,6 @@
 //! The metrics, as Prometheus reads them.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +9,7 @@ use siglip::engine::Tower;
 use siglip_protocol::statistics::ModelStatistics;
 
 use crate::batcher::{Batcher, Gauges};
+use crate::cards::CardReading;
 use crate::machine::Machine;
 use crate::registry::{Registry, VERSION};
 use crate::state::ServerState;
@@ -78,6 +80,7 @@ pub(crate) fn render(state: &ServerState) -> String {
         model_metrics(&mut text, &models, &CACHE_METRICS);
     }
     machine_metrics(&mut text, &state.machine);
+    card_metrics(&mut text, &card_readings(state));
     batcher_metrics(&mut text, registry);
 
     text.head(
@@ -166,6 +169,37 @@ fn machine_metrics(text: &mut Text, machine: &Machine) {
         gauge("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", &load.memory_total);
         gauge("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", &load.memory_used);
     }
+}
+
+/// What NVML says of the cards that models are on.
+pub(crate) fn card_readings(state: &ServerState) -> Vec<CardReading> {
+    let uuids: BTreeSet<String> =
+        state.registry.batchers().flat_map(|(_, batcher)| batcher.gauges().card_uuids.clone()).collect();
+    state.cards.read(&uuids)
+}
+
+/// Triton's metrics of cards; what could not be read is left out.
+fn card_metrics(text: &mut Text, cards: &[CardReading]) {
+    let mut all = |name: &str, help: &str, kind: &str, value: &dyn Fn(&CardReading) -> Option<f64>| {
+        let samples: Vec<_> = cards
+            .iter()
+            .filter_map(|card| Some((format!("gpu_uuid=\"{}\"", escape(&card.uuid)), value(card)?)))
+            .collect();
+        if !samples.is_empty() {
+            text.series(name, help, kind, samples.into_iter());
+        }
+    };
+    all("nv_gpu_utilization", "GPU utilization rate [0.0 - 1.0)", "gauge", &|card| card.utilization);
+    all("nv_gpu_memory_total_bytes", "GPU total memory, in bytes", "gauge", &|card| card.memory_total);
+    all("nv_gpu_memory_used_bytes", "GPU used memory, in bytes", "gauge", &|card| card.memory_used);
+    all("nv_gpu_power_usage", "GPU power usage in watts", "gauge", &|card| card.power_usage);
+    all("nv_gpu_power_limit", "GPU power management limit in watts", "gauge", &|card| card.power_limit);
+    all(
+        "nv_energy_consumption",
+        "GPU energy consumption in joules since the server started",
+        "counter",
+        &|card| card.energy,
+    );
 }
 
 fn batcher_metrics(text: &mut Text, registry: &Registry) {

@@ -15,7 +15,7 @@ use crate::registry::Registry;
 use crate::served::ServedModel;
 use crate::state::ServerState;
 use crate::trace::Tracer;
-use crate::{grpc, http};
+use crate::{grpc, http, metrics};
 
 /// Connections to the metrics' port.
 const METRICS_CONNECTIONS: usize = 64;
@@ -80,6 +80,8 @@ impl BoundServer {
     ) -> Result<(), ServeError> {
         let registry = Registry::build(models, &self.options)?;
         let state = Arc::new(ServerState::new(registry, self.options.clone(), self.tracer));
+        // Energy counts from here.
+        metrics::card_readings(&state);
         let (stop, stopped) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(self.options.max_connections));
         let counted = |port| Listener { port, connections: connections.clone() };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cards::Cards;
 use crate::machine::Machine;
 use crate::options::ServerOptions;
 use crate::regions::Regions;
@@ -18,6 +19,7 @@ pub(crate) struct ServerState {
     /// If there is a file for traces.
     pub(crate) tracer: Option<Tracer>,
     pub(crate) machine: Machine,
+    pub(crate) cards: Cards,
 }
 
 impl ServerState {
@@ -35,6 +37,7 @@ impl ServerState {
             settings,
             tracer,
             machine: Machine::default(),
+            cards: Cards::default(),
         }
     }
 }

@@ -117,6 +117,8 @@ pub struct EngineInfo {
     pub tower: Tower,
     /// Where it computes: `cpu`, `cuda:0`.
     pub device: String,
+    /// On an NVIDIA card: its UUID as NVIDIA's tools write it, `GPU-…`.
+    pub card_uuid: Option<String>,
     /// The precision of its matrix products.
     pub precision: Precision,
     /// The kernels that were chosen for this machine, e.g. `avx512-bf16`.

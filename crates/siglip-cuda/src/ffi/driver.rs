@@ -35,6 +35,7 @@ function_table! {
     fn cuDeviceGetCount(count: *mut c_int) -> Code;
     fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> Code;
     fn cuDeviceGetName(name: *mut c_char, len: c_int, device: c_int) -> Code;
+    fn cuDeviceGetUuid_v2(uuid: *mut [u8; 16], device: c_int) -> Code;
     fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, device: c_int) -> Code;
     fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) -> Code;
     fn cuDevicePrimaryCtxRetain(context: *mut Handle, device: c_int) -> Code;

@@ -24,6 +24,7 @@ mod repeats;
 mod standing;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -119,6 +120,8 @@ pub(crate) struct Gauges {
     pub(crate) busy_us: AtomicU64,
     pub(crate) panics: AtomicU64,
     pub(crate) fleet: Fleet,
+    /// Of the cards among its devices.
+    pub(crate) card_uuids: BTreeSet<String>,
     /// When the last batch ended, in milliseconds since `started`.
     last_batch_ms: AtomicU64,
     started: Instant,
@@ -201,6 +204,7 @@ impl Batcher {
             computed_rows: AtomicU64::new(0),
             busy_us: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            card_uuids: infos.iter().filter_map(|info| info.card_uuid.clone()).collect(),
             fleet: Fleet::new(infos.iter().map(|info| info.device.clone()).collect()),
             last_batch_ms: AtomicU64::new(0),
             started: Instant::now(),

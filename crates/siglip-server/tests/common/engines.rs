@@ -17,6 +17,7 @@ pub(crate) fn info(
     EngineInfo {
         tower,
         device: "cpu".to_owned(),
+        card_uuid: None,
         precision: Precision::F32,
         kernels: "fake".to_owned(),
         threads: 1,
