@@ -138,14 +138,9 @@ impl CudaEngine {
                 slot.graphs.push(graph);
             }
         }
-        let useful = compute.useful(&slots[0])?;
-        let keep = |index: usize| useful.get(index).copied().unwrap_or(true);
-        let mut index = 0..;
-        buckets.retain(|_| index.next().is_none_or(keep));
-        for slot in &mut slots {
-            let mut index = 0..;
-            slot.graphs.retain(|_| index.next().is_none_or(keep));
-        }
+        let useful = faster_than_all_larger(&compute.times(&slots[0])?);
+        retain(&mut buckets, &useful);
+        slots.iter_mut().for_each(|slot| retain(&mut slot.graphs, &useful));
         info.weights_bytes = compute.pass.weights_bytes();
         info.kernels.clone_from(&compute.kernels.target);
         let tower = Arc::new(CardTower { compute: Mutex::new(compute), buckets, items_at_once, info, gpu });
@@ -252,13 +247,11 @@ impl Compute {
         self.pass.launch(&to, items, slot.input.view(), slot.output.view())
     }
 
-    /// Which of a slot's graphs are faster than all larger ones: cuBLASLt has slow algorithms for some numbers of rows. The
-    /// clock may decide, since a row's bits are the same in all of them.
-    fn useful(&self, slot: &Slot) -> Result<Vec<bool>, CudaError> {
+    /// Milliseconds of a slot's graphs.
+    fn times(&self, slot: &Slot) -> Result<Vec<f32>, CudaError> {
         let (start, end) = (Event::new(&self.gpu)?, Event::new(&self.gpu)?);
-        let mut least = f32::INFINITY;
-        let mut useful = Vec::new();
-        for graph in slot.graphs.iter().rev() {
+        let time = |graph: &Graph| {
+            // The first run only wakes the card.
             graph.launch(&self.stream)?;
             start.record(&self.stream)?;
             for _ in 0..TIMED_RUNS {
@@ -266,12 +259,9 @@ impl Compute {
             }
             end.record(&self.stream)?;
             end.wait()?;
-            let milliseconds = end.milliseconds_since(&start)?;
-            useful.push(milliseconds < least || useful.is_empty());
-            least = least.min(milliseconds);
-        }
-        useful.reverse();
-        Ok(useful)
+            end.milliseconds_since(&start)
+        };
+        slot.graphs.iter().map(time).collect()
     }
 
     /// A pass, operation by operation.
@@ -331,6 +321,25 @@ impl Engine for CudaEngine {
             None => Ok(()),
         }
     }
+}
+
+/// Which sizes of passes, given their times in ascending order, are of use: cuBLASLt has slow algorithms for some numbers of
+/// rows. The clock may decide, since a row's bits are the same in all of them.
+fn faster_than_all_larger(times: &[f32]) -> Vec<bool> {
+    let mut least = f32::INFINITY;
+    let mut useful = Vec::new();
+    for &time in times.iter().rev() {
+        useful.push(time < least);
+        least = least.min(time);
+    }
+    useful.reverse();
+    useful
+}
+
+/// Leaves those that are to be kept.
+fn retain<T>(of: &mut Vec<T>, kept: &[bool]) {
+    let mut kept = kept.iter();
+    of.retain(|_| kept.next().is_none_or(|kept| *kept));
 }
 
 /// What is copied to the card.
@@ -402,7 +411,17 @@ fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::bucket_sizes;
+    use super::{bucket_sizes, faster_than_all_larger, retain};
+
+    #[test]
+    fn a_size_that_is_no_faster_than_a_larger_one_goes() {
+        let kept = faster_than_all_larger(&[1.7, 1.3, 1.4, 1.4, 2.0]);
+        assert_eq!(kept, [false, true, false, true, true]);
+        let mut sizes = vec![1, 2, 4, 8, 16];
+        retain(&mut sizes, &kept);
+        assert_eq!(sizes, [2, 8, 16]);
+        assert_eq!(faster_than_all_larger(&[]), [false; 0]);
+    }
 
     #[test]
     fn buckets_end_at_the_largest_pass() {

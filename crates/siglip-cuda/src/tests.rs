@@ -2,9 +2,11 @@
 //! every batch, and what happens where something is missing or fails.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use siglip::engine::{Engine, EngineError, Input, Precision};
+use siglip::engine::{Engine, EngineError, Input, Precision, Tower};
 use siglip::model::Model;
+use siglip::profile::{Kind, Profile};
 use siglip::reference;
 use siglip::weights::{TextWeights, VisionWeights, Weights};
 
@@ -96,6 +98,48 @@ fn a_batch_of_several_passes_is_that_of_its_rows() {
         pixels.chunks(len).flat_map(|pixels| embed(engine.as_mut(), Input::PixelValues(pixels))).collect();
     for _ in 0..2 {
         assert!(embed(engine.as_mut(), Input::PixelValues(&pixels)) == alone);
+    }
+}
+
+/// What `siglip bench --profile` prints.
+#[test]
+fn a_profile_has_all_operations_and_changes_no_bits() {
+    let Some(emulator) = Emulator::lock() else { return };
+    let model = open("both");
+    let (text, vision) = (model.text.as_ref().unwrap(), model.vision.as_ref().unwrap());
+    for tower in [Tower::Text, Tower::Vision] {
+        let build = |profile: Option<Arc<Profile>>| {
+            let options = Options { max_batch_size: 2, profile, ..options(&emulator, Precision::Bf16) };
+            match tower {
+                Tower::Text => text_engine(text, &options),
+                Tower::Vision => vision_engine(vision, &options),
+            }
+            .unwrap()
+        };
+        let profile = Arc::new(Profile::default());
+        let (mut plain, mut measured) = (build(None), build(Some(Arc::clone(&profile))));
+        let info = plain.info().clone();
+        let len = 2 * info.input_len;
+        let ids: Vec<u32> = (0..len).map(|i| scatter(i) % 97).collect();
+        let pixels: Vec<f32> = ids.iter().map(|id| *id as f32 / 48.0 - 1.0).collect();
+        let input = || match tower {
+            Tower::Text => Input::TokenIds(&ids),
+            Tower::Vision => Input::PixelValues(&pixels),
+        };
+        assert!(embed(plain.as_mut(), input()) == embed(measured.as_mut(), input()));
+        for line in profile.lines() {
+            // Nothing is quantised by itself on a card.
+            assert_eq!(line.calls > 0, line.kind != Kind::Quantize, "{:?}", line.kind);
+            assert_eq!(
+                line.seconds > 0.0,
+                line.flop > 0.0 && line.kind != Kind::Attention,
+                "{:?}",
+                line.kind
+            );
+        }
+        // Operations of few rows are padded, so there are more than the rows need.
+        let flop: f64 = profile.lines().map(|line| line.flop).sum();
+        assert!(flop >= 2.0 * info.flop_per_item, "{flop} {}", info.flop_per_item);
     }
 }
 
