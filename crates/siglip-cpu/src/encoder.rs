@@ -202,8 +202,8 @@ impl<P: Kernels> Encoder<P> {
     ///
     /// # Safety
     ///
-    /// `memory` must come from a [`Scratch`] built for this shape and at least `items` items; every thread of the pool
-    /// must call this with the same arguments and with `phases` at the same place.
+    /// `memory` must come from a [`Scratch`](crate::scratch::Scratch) built for this shape and at least `items` items;
+    /// every thread of the pool must call this with the same arguments and with `phases` at the same place.
     pub(crate) unsafe fn run(
         &self,
         worker: &Worker<'_>,
