@@ -120,7 +120,9 @@ fn tensors(k: usize, columns: usize) -> (Tensor, Tensor) {
     );
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());
-    file.extend(values::<u16>((k + 1) * columns).into_iter().flat_map(u16::to_le_bytes));
+    // Small, so that a row's sums are what GELU sees in a model: a few units, not hundreds.
+    let weights = (0..(k + 1) * columns).map(|i| u16::from_f32(value(i) / 16.0));
+    file.extend(weights.flat_map(u16::to_le_bytes));
     let tensors = Weights::from_static(file.leak())
         .and_then(|file| Ok((file.tensor("weight", &[columns, k])?, file.tensor("bias", &[columns])?)));
     match tensors {
@@ -139,7 +141,7 @@ fn linear<P: Kernels>(
     let packed = Packed::<P>::new(&[Columns { weight: &weight, bias: &bias, rows: 0..columns }], 1)?;
     let stride = padded(k);
     let len = P::LAYOUT.rows(rows) * stride;
-    let mut input = Buffer::<P::Activation>::zeroed(len)?;
+    let mut input = Buffer::<P::Activation>::scratch(len)?;
     if !P::QUANTIZED {
         for (i, value) in values::<P::Inner>(len).into_iter().enumerate() {
             // SAFETY: below the buffer's length; without quantising, activations and results are one type.
@@ -147,8 +149,8 @@ fn linear<P: Kernels>(
         }
     }
     let scales = vec![RowScale { scale: 1.0 / 128.0, offset: -1.0 }; rows];
-    let mut output = vec![P::Inner::default(); P::LAYOUT.rows(rows) * padded(columns)];
-    let mut carried = vec![0_u32; carried_sums::<P>(rows)];
+    let mut output = Buffer::<P::Inner>::scratch(P::LAYOUT.rows(rows) * padded(columns))?;
+    let mut carried = Buffer::<u32>::scratch(carried_sums::<P>(rows))?;
     let mut counter = Counter::default();
     Ok(Box::new(move || {
         counter.reset();
@@ -248,3 +250,6 @@ fn pack<P: Kernels>(k: usize, columns: usize) -> Box<dyn FnMut()> {
         std::hint::black_box(Packed::<P>::new(&[part], 1).map(|packed| packed.bytes())).ok();
     })
 }
+
+/// Experiments.
+pub static FLAGS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);

@@ -208,24 +208,52 @@ unsafe fn block<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(
 #[inline(always)]
 fn fetch_accumulated<P: Path>(product: &Product<P>, row: usize, rows: usize) {
     if let Epilogue::Accumulate { .. } = product.epilogue {
-        fetch_output(product, row, rows);
+        Output::new(product, row).fetch(rows);
     }
 }
 
-/// Asks for the memory that the epilogue of a block writes.
-#[inline(always)]
-pub(crate) fn fetch_output<P: Path>(product: &Product<P>, row: usize, rows: usize) {
-    let width = product.vectors * lanes::<P>();
-    for row in row..row + rows {
+/// The memory that the epilogue of a block writes, whose rows are asked for one after the other.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    next: *const u8,
+    /// Bytes from row to row, and of each row.
+    stride: usize,
+    width: usize,
+}
+
+impl Output {
+    /// Nothing.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const NONE: Output = Output { next: std::ptr::null(), stride: 0, width: 0 };
+
+    #[inline(always)]
+    pub(crate) fn new<P: Path>(product: &Product<P>, row: usize) -> Self {
+        #[inline(always)]
+        fn rows<T>(first: *const T, stride: usize, width: usize) -> Output {
+            Output { next: first.cast(), stride: stride * size_of::<T>(), width: width * size_of::<T>() }
+        }
+        let width = product.vectors * lanes::<P>();
         match product.epilogue {
-            Epilogue::Store { out, stride, .. } => prefetch_values(out.wrapping_add(row * stride), width),
+            Epilogue::Store { out, stride, .. } => rows(out.wrapping_add(row * stride), stride, width),
             Epilogue::Gelu { out, stride, .. } => {
-                let row = inner_layout::<P>().row::<P::Inner>(row, stride);
-                prefetch_values(out.wrapping_add(row), width);
+                let layout = inner_layout::<P>();
+                let stride_in_block = layout.row::<P::Inner>(1, stride);
+                rows(out.wrapping_add(layout.row::<P::Inner>(row, stride)), stride_in_block, width)
             }
             Epilogue::Accumulate { out, stride, .. }
             | Epilogue::StoreF32 { out, stride, .. }
-            | Epilogue::Sums { out, stride } => prefetch_values(out.wrapping_add(row * stride), width),
+            | Epilogue::Sums { out, stride } => rows(out.wrapping_add(row * stride), stride, width),
+        }
+    }
+
+    /// Asks for `rows` more rows.
+    #[inline(always)]
+    pub(crate) fn fetch(&mut self, rows: usize) {
+        for _ in 0..rows {
+            for at in (0..self.width).step_by(CACHE_LINE) {
+                prefetch(self.next.wrapping_add(at));
+            }
+            self.next = self.next.wrapping_add(self.stride);
         }
     }
 }

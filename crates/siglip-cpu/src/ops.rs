@@ -33,6 +33,24 @@ pub(crate) unsafe fn exp2<S: Simd, T: Element>(x: S::V) -> S::V {
     }
 }
 
+/// Where exponents of [`exp2`] are cut off: what is smaller counts for nothing beside one, and from 2^-126 on a result has
+/// no full exponent, of which Intel's processors make 160 cycles even where they saturate.
+const LEAST_EXPONENT: f32 = -120.0;
+
+/// Softmax's exponential of one score, `2^(score · scale + offset)`, at most one.
+#[inline(always)]
+pub(crate) unsafe fn weight_of_score<P: Path>(
+    score: Vector<P>,
+    scale: Vector<P>,
+    offset: Vector<P>,
+) -> Vector<P> {
+    // SAFETY: the caller enables the instructions.
+    unsafe {
+        let exponent = P::Simd::mul_add(score, scale, offset);
+        exp2::<P::Simd, P::Inner>(P::Simd::max(P::Simd::splat(LEAST_EXPONENT), exponent))
+    }
+}
+
 /// GELU in its tanh form (Hendrycks and Gimpel, 2016; `gelu_pytorch_tanh`), as `x · sigmoid(2u)` with
 /// `u = sqrt(2/π) (x + 0.044715 x³)`: the same function as `x/2 · (1 + tanh u)`, with one exponential. As exact as a
 /// `T` needs it.
@@ -43,11 +61,11 @@ pub(crate) unsafe fn gelu<S: Simd, T: Element>(x: S::V) -> S::V {
     // SAFETY: the caller enables the instructions.
     unsafe {
         let inner = S::mul_add(S::mul(x, x), S::splat(B), S::splat(A));
-        let mut exponent = S::mul(x, inner);
+        // Beyond ±120 the sigmoid is 0 or 1 to the last bit. The clamp keeps exp2 within its range.
+        let mut exponent = S::max(S::splat(LEAST_EXPONENT), S::mul(x, inner));
         if !(S::SATURATES && T::SHORT) {
-            // Beyond ±120 the sigmoid is 0 or 1 to the last bit; the clamp keeps exp2 within its range, and infinity
-            // from the exact reciprocal.
-            exponent = S::max(S::min(exponent, S::splat(120.0)), S::splat(-120.0));
+            // And infinity from the exact reciprocal.
+            exponent = S::min(exponent, S::splat(-LEAST_EXPONENT));
         }
         let sum = S::add(exp2::<S, T>(exponent), S::splat(1.0));
         S::mul(x, if T::SHORT { S::short_reciprocal(sum) } else { S::reciprocal(sum) })
@@ -306,13 +324,7 @@ impl<P: Path, const NV: usize> Powers<P, NV> {
             for (v, weights) in weights.iter_mut().enumerate() {
                 for (row, weight) in weights.iter_mut().enumerate().take(rows) {
                     let score = P::Simd::load(scores.add(((key + row) * NV + v) * lanes));
-                    let mut exponent = P::Simd::mul_add(score, self.scale, self.offsets[v]);
-                    if !P::Simd::SATURATES {
-                        // Far below the largest score a weight is zero in any format; the clamp keeps exp2 within its
-                        // range.
-                        exponent = P::Simd::max(exponent, P::Simd::splat(-120.0));
-                    }
-                    *weight = exp2::<P::Simd, P::Inner>(exponent);
+                    *weight = weight_of_score::<P>(score, self.scale, self.offsets[v]);
                     self.sums[v] = P::Simd::add(self.sums[v], *weight);
                 }
             }

@@ -161,11 +161,13 @@ impl Layout {
 }
 
 /// How results lie that another product reads without being quantised first.
+#[inline(always)]
 pub(crate) const fn inner_layout<P: Path>() -> Layout {
     if P::QUANTIZED { Layout::Rows } else { P::LAYOUT }
 }
 
 /// The kernel's steps over `k` values of the inner dimension: for a tile unit whole tiles, the rest zeroes.
+#[inline(always)]
 pub(crate) const fn steps<P: Path>(k: usize) -> usize {
     match P::LAYOUT {
         Layout::Rows => k.div_ceil(P::STEP),

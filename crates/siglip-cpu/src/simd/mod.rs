@@ -55,7 +55,9 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, in one rounding where the set has it.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger. If `b` is not a number, the result is not; if `a` is not, the result may be `b`.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller. As [`Simd::max`] for what is not a number.
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     /// `1 / a` to within two units in the last place, of finite values.
     unsafe fn reciprocal(a: Self::V) -> Self::V;

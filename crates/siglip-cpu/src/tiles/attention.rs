@@ -20,7 +20,7 @@ use super::{SIDE, TILE, Tiles};
 use crate::attention::{Attention, ScratchSizes};
 use crate::gemm::prefetch_values;
 use crate::kernels::Kernels;
-use crate::ops::exp2;
+use crate::ops::weight_of_score;
 use crate::path::{CHUNK, Path, Vector, inner_layout, lanes};
 use crate::simd::Simd;
 
@@ -60,6 +60,11 @@ impl Sizes {
         self.key_steps() * self.dim_tiles * TILE / 2
     }
 
+    /// Results of 16 queries.
+    fn mixed(self) -> usize {
+        self.dim_tiles * SIDE * SIDE
+    }
+
     /// Scores of 16 queries.
     fn scores(self) -> usize {
         self.key_tiles * SIDE * SIDE
@@ -67,14 +72,14 @@ impl Sizes {
 }
 
 /// What [`attend`] needs: room for keys and queries in `packed_q`, for values and weights in `packed_v`, and for two blocks
-/// of scores.
+/// of scores and of results.
 pub(crate) fn scratch_sizes(keys: usize, head_dim: usize) -> ScratchSizes {
     let sizes = Sizes::new(keys, head_dim);
     ScratchSizes {
         packed_q: sizes.packed_k() + sizes.dim_steps * TILE / 2,
         packed_v: sizes.packed_v() + sizes.key_steps() * TILE / 2,
         scores: 2 * sizes.scores(),
-        mixed: sizes.dim_tiles * SIDE * SIDE,
+        mixed: 2 * sizes.mixed(),
     }
 }
 
@@ -105,36 +110,45 @@ unsafe fn all_queries<P: Kernels, T: Tiles, const STREAM: bool>(head: &Attention
     let blocks = head.queries.div_ceil(SIDE);
     let mut tiles = T::Bf16::default();
     let scores = |block: usize| head.scratch.scores.wrapping_add(block % 2 * sizes.scores());
+    let mixed = |block: usize| head.scratch.mixed.wrapping_add(block % 2 * sizes.mixed());
     let groups = sizes.key_tiles.div_ceil(4);
+    // For keys that are not there: far below every score. Once for all rows: a vector that is loaded right after its parts
+    // were stored waits until all stores are through.
+    let mut beyond = [0.0; SIDE];
+    beyond[head.keys % SIDE..].fill(-1e30);
     // SAFETY: blocks end with the queries; the scratch memory has room for two blocks of scores.
     unsafe {
         copy_queries(head, sizes, 0);
         for group in 0..groups {
             group_scores::<P, _, STREAM>(&mut tiles, head, sizes, group, scores(0));
         }
+        let mut factors = [[0.0; SIDE]; 2];
         for block in 0..blocks {
             let another = block + 1 < blocks;
             if another {
                 copy_queries(head, sizes, block + 1);
             }
             fetch_next(head, block, blocks);
-            let rows = SIDE.min(head.queries - block * SIDE);
-            let mut factors = [0.0; SIDE];
-            for (row, factor) in factors.iter_mut().enumerate() {
+            let rows = head.queries - block * SIDE;
+            for (row, factor) in factors[block % 2].iter_mut().enumerate() {
                 if another {
-                    for group in groups * row / SIDE..groups * (row + 1) / SIDE {
+                    for group in (groups * row).div_ceil(SIDE)..(groups * (row + 1)).div_ceil(SIDE) {
                         group_scores::<P, _, STREAM>(&mut tiles, head, sizes, group, scores(block + 1));
                     }
                 }
                 if row < rows {
                     let scores = scores(block).add(row * sizes.key_tiles * SIDE);
-                    *factor = row_weights(head, sizes, scores, row);
+                    *factor = row_weights(head, sizes, scores, &beyond, row);
                 }
             }
-            mix::<P, _, STREAM>(&mut tiles, head, sizes);
-            for (row, factor) in factors.into_iter().enumerate().take(rows) {
-                write(head, sizes, row, head.out.row + block * SIDE + row, factor);
+            mix::<P, _, STREAM>(&mut tiles, head, sizes, mixed(block));
+            // Those before: these are not out of their tiles yet.
+            if block > 0 {
+                write(head, sizes, block - 1, mixed(block - 1), &factors[(block - 1) % 2]);
             }
+        }
+        if blocks > 0 {
+            write(head, sizes, blocks - 1, mixed(blocks - 1), &factors[(blocks - 1) % 2]);
         }
     }
 }
@@ -254,6 +268,11 @@ unsafe fn copy_queries<P: Path>(head: &Attention<P>, sizes: Sizes, block: usize)
             }
             let source = head.q.add((block * SIDE + row) * head.q_stride);
             let mut at = 0;
+            while at + VALUES <= head.head_dim {
+                let values = source.add(at).cast::<[u16; VALUES]>().read_unaligned();
+                target.add(at * SIDE).cast::<[u16; VALUES]>().write_unaligned(values);
+                at += VALUES;
+            }
             while at + 8 <= head.head_dim {
                 let values = source.add(at).cast::<[u16; 8]>().read_unaligned();
                 target
@@ -269,15 +288,19 @@ unsafe fn copy_queries<P: Path>(head: &Attention<P>, sizes: Sizes, block: usize)
     }
 }
 
-/// A row of scores becomes the row `row` of weights, but for the factor that is returned: one over their sum.
+/// A row of scores becomes the row `row` of weights, but for the factor that is returned: one over their sum. `beyond` is
+/// added to the last keys' scores.
 #[inline(always)]
-unsafe fn row_weights<P: Path>(head: &Attention<P>, sizes: Sizes, scores: *const f32, row: usize) -> f32 {
+unsafe fn row_weights<P: Path>(
+    head: &Attention<P>,
+    sizes: Sizes,
+    scores: *const f32,
+    beyond: &[f32; SIDE],
+    row: usize,
+) -> f32 {
     const CHAINS: usize = 4;
     let lanes = lanes::<P>();
     let (whole, rest) = (head.keys / lanes, head.keys % lanes);
-    // Far below every score, and finite: `exp2` would make a NaN of infinity.
-    let mut beyond = [0.0; SIDE];
-    beyond[rest..].fill(-1e30);
     // Loops and not closures: see `gemm::step`.
     // SAFETY: a row has scores for whole tiles of keys, weights for whole steps.
     unsafe {
@@ -285,11 +308,16 @@ unsafe fn row_weights<P: Path>(head: &Attention<P>, sizes: Sizes, scores: *const
         // Several at a time, which need not wait for one another.
         let mut largest = [P::Simd::splat(f32::NEG_INFINITY); CHAINS];
         let mut first = 0;
-        while first < whole {
-            for (i, largest) in largest.iter_mut().enumerate().take(whole - first) {
+        while first + CHAINS <= whole {
+            for (i, largest) in largest.iter_mut().enumerate() {
                 *largest = P::Simd::max(*largest, P::Simd::load(scores.add((first + i) * lanes)));
             }
             first += CHAINS;
+        }
+        for (i, largest) in largest.iter_mut().enumerate() {
+            if first + i < whole {
+                *largest = P::Simd::max(*largest, P::Simd::load(scores.add((first + i) * lanes)));
+            }
         }
         if rest > 0 {
             let last = P::Simd::add(P::Simd::load(scores.add(whole * lanes)), beyond);
@@ -304,18 +332,26 @@ unsafe fn row_weights<P: Path>(head: &Attention<P>, sizes: Sizes, scores: *const
         let weights = head.scratch.packed_v.add(sizes.packed_v() + row * VALUES);
         let mut sums = [P::Simd::zero(); CHAINS];
         let mut first = 0;
-        while first < whole {
-            for (i, sum) in sums.iter_mut().enumerate().take(whole - first) {
+        while first + CHAINS <= whole {
+            for (i, sum) in sums.iter_mut().enumerate() {
                 let vector = first + i;
-                let weight = weight::<P>(P::Simd::load(scores.add(vector * lanes)), scale, offset);
+                let weight = weight_of_score::<P>(P::Simd::load(scores.add(vector * lanes)), scale, offset);
                 *sum = P::Simd::add(*sum, weight);
                 P::store(weights.add(vector / 2 * VALUES * SIDE + vector % 2 * SIDE), weight);
             }
             first += CHAINS;
         }
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let vector = first + i;
+            if vector < whole {
+                let weight = weight_of_score::<P>(P::Simd::load(scores.add(vector * lanes)), scale, offset);
+                *sum = P::Simd::add(*sum, weight);
+                P::store(weights.add(vector / 2 * VALUES * SIDE + vector % 2 * SIDE), weight);
+            }
+        }
         if rest > 0 {
             let last = P::Simd::add(P::Simd::load(scores.add(whole * lanes)), beyond);
-            let weight = weight::<P>(last, scale, offset);
+            let weight = weight_of_score::<P>(last, scale, offset);
             sums[0] = P::Simd::add(sums[0], weight);
             P::store(weights.add(whole / 2 * VALUES * SIDE + whole % 2 * SIDE), weight);
         }
@@ -326,16 +362,14 @@ unsafe fn row_weights<P: Path>(head: &Attention<P>, sizes: Sizes, scores: *const
     }
 }
 
-#[inline(always)]
-unsafe fn weight<P: Path>(score: Vector<P>, scale: Vector<P>, offset: Vector<P>) -> Vector<P> {
-    const { assert!(P::Simd::SATURATES) };
-    // SAFETY: the caller's.
-    unsafe { exp2::<P::Simd, P::Inner>(P::Simd::mul_add(score, scale, offset)) }
-}
-
 /// `weights · v`, `[16][dim tiles · 16]`: four tiles of columns at a time.
 #[inline(always)]
-unsafe fn mix<P: Path, T: Tiles, const STREAM: bool>(tiles: &mut T, head: &Attention<P>, sizes: Sizes) {
+unsafe fn mix<P: Path, T: Tiles, const STREAM: bool>(
+    tiles: &mut T,
+    head: &Attention<P>,
+    sizes: Sizes,
+    mixed: *mut f32,
+) {
     let row_bytes = sizes.dim_tiles * CHUNK;
     // SAFETY: the scratch memory holds what the sizes say.
     unsafe {
@@ -370,7 +404,7 @@ unsafe fn mix<P: Path, T: Tiles, const STREAM: bool>(tiles: &mut T, head: &Atten
                     tiles.dot::<5, 4, 6>();
                 }
             }
-            let mixed = head.scratch.mixed.cast::<u8>().add(first * CHUNK);
+            let mixed = mixed.cast::<u8>().add(first * CHUNK);
             tiles.store::<0>(mixed, row_bytes);
             if columns > 1 {
                 tiles.store::<1>(mixed.add(CHUNK), row_bytes);
@@ -389,31 +423,53 @@ unsafe fn mix<P: Path, T: Tiles, const STREAM: bool>(tiles: &mut T, head: &Atten
     }
 }
 
-/// One query's results, times their factor.
+/// The results of a block's queries, times their factors.
 #[inline(always)]
-unsafe fn write<P: Path>(head: &Attention<P>, sizes: Sizes, row: usize, out_row: usize, factor: f32) {
+unsafe fn write<P: Path>(
+    head: &Attention<P>,
+    sizes: Sizes,
+    block: usize,
+    mixed: *const f32,
+    factors: &[f32; SIDE],
+) {
     let layout = inner_layout::<P>();
-    // SAFETY: `mixed` holds the row, the output the query's.
+    for (row, &factor) in factors.iter().enumerate().take(head.queries - block * SIDE) {
+        // SAFETY: `mixed` holds the row, the output the query's.
+        unsafe {
+            let mixed = mixed.add(row * sizes.dim_tiles * SIDE);
+            let out_row = head.out.row + block * SIDE + row;
+            let out = head.out.first.add(layout.row::<P::Inner>(out_row, head.out.stride));
+            let factor = P::Simd::splat(factor);
+            for tile in 0..sizes.dim_tiles {
+                let result = P::Simd::mul(P::Simd::load(mixed.add(tile * SIDE)), factor);
+                let count = SIDE.min(head.head_dim - tile * SIDE);
+                write_values::<P>(out, head.out.column + tile * SIDE, result, count);
+            }
+        }
+    }
+}
+
+/// `count` values of a row's results, from a column on.
+#[inline(always)]
+unsafe fn write_values<P: Path>(out: *mut P::Inner, column: usize, result: Vector<P>, count: usize) {
+    let layout = inner_layout::<P>();
+    // SAFETY: the caller vouches for the columns of this row.
     unsafe {
-        let mixed = head.scratch.mixed.add(row * sizes.dim_tiles * SIDE);
-        let out = head.out.first.add(layout.row::<P::Inner>(out_row, head.out.stride));
-        let factor = P::Simd::splat(factor);
-        for tile in 0..sizes.dim_tiles {
-            let mut values = [P::Inner::default(); SIDE];
-            P::store(values.as_mut_ptr(), P::Simd::mul(P::Simd::load(mixed.add(tile * SIDE)), factor));
-            let count = SIDE.min(head.head_dim - tile * SIDE);
-            let column = head.out.column + tile * SIDE;
-            if column.is_multiple_of(8) && count.is_multiple_of(8) {
-                // Eights never lie across the end of a chunk.
-                for at in (0..count).step_by(8) {
-                    let eight = values.as_ptr().add(at).cast::<[u16; 8]>().read_unaligned();
-                    let out = out.add(layout.column::<P::Inner>(column + at));
-                    out.cast::<[u16; 8]>().write_unaligned(eight);
-                }
-            } else {
-                for (at, value) in values.into_iter().enumerate().take(count) {
-                    *out.add(layout.column::<P::Inner>(column + at)) = value;
-                }
+        if count == SIDE && column % VALUES <= VALUES - SIDE {
+            // Within a chunk.
+            return P::store(out.add(layout.column::<P::Inner>(column)), result);
+        }
+        let mut values = [P::Inner::default(); SIDE];
+        P::store(values.as_mut_ptr(), result);
+        if column.is_multiple_of(8) && count.is_multiple_of(8) {
+            // Eights never lie across the end of a chunk.
+            for at in (0..count).step_by(8) {
+                let eight = values.as_ptr().add(at).cast::<[u16; 8]>().read_unaligned();
+                out.add(layout.column::<P::Inner>(column + at)).cast::<[u16; 8]>().write_unaligned(eight);
+            }
+        } else {
+            for (at, value) in values.into_iter().enumerate().take(count) {
+                *out.add(layout.column::<P::Inner>(column + at)) = value;
             }
         }
     }

@@ -32,7 +32,7 @@ pub(crate) use emulated::Emulated;
 use std::marker::PhantomData;
 
 use crate::dot::{Bf16Dot, Floats, IntegerDot};
-use crate::gemm::{self, Product};
+use crate::gemm::{self, Output, Product};
 use crate::path::{BLOCK, CHUNK, Layout, MAX_STEP, Path, lanes};
 use crate::simd::Simd;
 
@@ -91,7 +91,8 @@ unsafe fn all_rows<P: Path, T: Tiles, const NV: usize>(product: &Product<P>) {
     let blocks = product.rows.div_ceil(BLOCK);
     let tile_steps = (product.steps / SIDE * blocks).max(1);
     let lines = product.prefetch_bytes.div_ceil(CHUNK).div_ceil(tile_steps);
-    let mut ahead = Ahead { next: product.prefetch, lines };
+    let output_rows = if product.part.last { BLOCK.div_ceil((product.steps / SIDE).max(1)) } else { 0 };
+    let mut ahead = Ahead { next: product.prefetch, lines, output: Output::NONE, output_rows };
     let mut waiting = Waiting { sums: Sums([[[0; SIDE]; NV]; BLOCK]), next: 0, end: 0 };
     // SAFETY: blocks end with the product's rows.
     unsafe {
@@ -106,10 +107,14 @@ unsafe fn all_rows<P: Path, T: Tiles, const NV: usize>(product: &Product<P>) {
     }
 }
 
-/// What is fetched ahead, and how many lines of it in each step of tiles.
+/// What is fetched ahead, and how much of it in each step of tiles: all at once, it would take the fill buffers from the
+/// tiles that come from L2.
 struct Ahead {
     next: *const u8,
     lines: usize,
+    /// The block's output.
+    output: Output,
+    output_rows: usize,
 }
 
 /// The sums of a block that wait for their epilogue.
@@ -152,8 +157,9 @@ impl<const NV: usize> Waiting<NV> {
         // SAFETY: a vector is 16 sums, whatever their type.
         unsafe {
             let mut vectors = [P::zero_sum(); NV];
-            for (vector, sums) in vectors.iter_mut().zip(&self.sums.0[row % BLOCK]) {
-                *vector = sums.as_ptr().cast::<P::Sum>().read_unaligned();
+            let sums = self.sums.0.as_ptr().cast::<P::Sum>().add(row % BLOCK * NV);
+            for (v, vector) in vectors.iter_mut().enumerate() {
+                *vector = sums.add(v).read();
             }
             vectors
         }
@@ -181,9 +187,7 @@ unsafe fn block<P: Path, T: Tiles, const MT: usize, const NV: usize>(
     // SAFETY: a block of activations holds two tiles for each 16 steps, a panel NV; carried sums hold a block like
     // `waiting`. The rest is the caller's contract.
     unsafe {
-        if product.part.last {
-            gemm::fetch_output(product, row, rows);
-        }
+        ahead.output = Output::new(product, row);
         if product.part.first {
             tiles.zero::<0>();
             if NV > 1 {
@@ -287,11 +291,12 @@ unsafe fn products<T: Tiles, const MT: usize, const NV: usize, const STEPS: usiz
                 tiles.dot::<2, 5, 6>();
             }
         }
+        ahead.output.fetch(ahead.output_rows);
+        for line in 0..ahead.lines {
+            gemm::prefetch(ahead.next.wrapping_add(line * CHUNK));
+        }
+        ahead.next = ahead.next.wrapping_add(ahead.lines * CHUNK);
     }
-    for line in 0..STEPS * ahead.lines {
-        gemm::prefetch(ahead.next.wrapping_add(line * CHUNK));
-    }
-    ahead.next = ahead.next.wrapping_add(STEPS * ahead.lines * CHUNK);
 }
 
 /// Operations of one round of [`peak_steps`].
