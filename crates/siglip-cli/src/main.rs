@@ -38,6 +38,11 @@ use std::process::ExitCode;
 use args::Command;
 use failure::Failure;
 
+/// What a request allocates on one thread and frees on another costs glibc's allocator an eighth of a request's time, and
+/// over gRPC more (`docs/performance.md`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match config_file::parse(std::env::args_os()) {
         Ok(cli) => cli,

@@ -12,6 +12,10 @@ use std::time::Duration;
 use siglip::engine::{Engine, EngineError, EngineInfo, Input, Precision, Tower};
 use siglip_server::{BoundServer, ServedModel, ServedText, ServerOptions};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 struct Echo {
     info: EngineInfo,
     card: Option<Arc<Mutex<Card>>>,
