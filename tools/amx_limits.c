@@ -37,7 +37,6 @@ static const char *const NAMES[LOOPS] = {
 static char *weights;
 static double fastest[LOOPS], peak = 1e9;
 static pthread_barrier_t together;
-static int threads;
 
 static double now(void) {
     struct timespec t;
@@ -143,7 +142,7 @@ static inline __attribute__((always_inline)) double run(const struct work *w, en
                     if (loop > MEMORY && waiting) finish(w, loop, waiting, 2 * step);
                 }
                 char *target = part + 1 < PARTS ? carried : w->sums;
-                const int below = 2048, beside = part + 1 < PARTS ? 1024 : 64, stride = part + 1 < PARTS ? 64 : 128;
+                const int beside = part + 1 < PARTS ? 1024 : 64, stride = part + 1 < PARTS ? 64 : 128, below = 2048;
                 _tile_stored(0, target, stride);
                 _tile_stored(1, target + beside, stride);
                 _tile_stored(2, target + below, stride);
@@ -201,7 +200,7 @@ static void *thread(void *argument) {
 }
 
 int main(int count, char **arguments) {
-    threads = count > 1 ? atoi(arguments[1]) : 1;
+    const int threads = count > 1 ? atoi(arguments[1]) : 1;
     if (threads < 1 || threads > 64) {
         fprintf(stderr, "usage: amx_limits [THREADS, 1 to 64]\n");
         return 2;

@@ -250,6 +250,3 @@ fn pack<P: Kernels>(k: usize, columns: usize) -> Box<dyn FnMut()> {
         std::hint::black_box(Packed::<P>::new(&[part], 1).map(|packed| packed.bytes())).ok();
     })
 }
-
-/// Experiments.
-pub static FLAGS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);

@@ -208,29 +208,25 @@ unsafe fn block<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(
 #[inline(always)]
 fn fetch_accumulated<P: Path>(product: &Product<P>, row: usize, rows: usize) {
     if let Epilogue::Accumulate { .. } = product.epilogue {
-        Output::new(product, row).fetch(rows);
+        OutputRows::new(product, row).fetch(rows);
     }
 }
 
 /// The memory that the epilogue of a block writes, whose rows are asked for one after the other.
 #[derive(Clone, Copy)]
-pub(crate) struct Output {
+pub(crate) struct OutputRows {
     next: *const u8,
     /// Bytes from row to row, and of each row.
     stride: usize,
     width: usize,
 }
 
-impl Output {
-    /// Nothing.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) const NONE: Output = Output { next: std::ptr::null(), stride: 0, width: 0 };
-
+impl OutputRows {
     #[inline(always)]
     pub(crate) fn new<P: Path>(product: &Product<P>, row: usize) -> Self {
         #[inline(always)]
-        fn rows<T>(first: *const T, stride: usize, width: usize) -> Output {
-            Output { next: first.cast(), stride: stride * size_of::<T>(), width: width * size_of::<T>() }
+        fn rows<T>(first: *const T, stride: usize, width: usize) -> OutputRows {
+            OutputRows { next: first.cast(), stride: stride * size_of::<T>(), width: width * size_of::<T>() }
         }
         let width = product.vectors * lanes::<P>();
         match product.epilogue {
@@ -250,9 +246,7 @@ impl Output {
     #[inline(always)]
     pub(crate) fn fetch(&mut self, rows: usize) {
         for _ in 0..rows {
-            for at in (0..self.width).step_by(CACHE_LINE) {
-                prefetch(self.next.wrapping_add(at));
-            }
+            prefetch_values(self.next, self.width);
             self.next = self.next.wrapping_add(self.stride);
         }
     }

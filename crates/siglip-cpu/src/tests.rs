@@ -1,15 +1,15 @@
 //! Every kernel of every instruction set of the machine against plain loops in f64, over odd sizes.
 
-use std::marker::PhantomData;
+mod attention;
 
-use crate::attention::{Attention, Output, Scratch};
+use attention::{check_attention, check_attention_of_what_is_not_finite};
+
 use crate::dot::Loops;
 use crate::gemm::{Epilogue, Part, Product};
 use crate::isa::Isa;
 use crate::kernels::Kernels;
 use crate::ops::LayerNorm;
 use crate::ops::Quantize;
-use crate::pack::panel_widths;
 use crate::path::{Element, F32, Int8, Layout, Path, RowScale, Widened, inner_layout, lanes, steps};
 use crate::simd::Portable;
 
@@ -60,7 +60,7 @@ for_every_path!(products_in_parts, check_parts);
 for_every_path!(epilogues, check_epilogues);
 for_every_path!(layer_norms_of_odd_sizes, check_layer_norms);
 for_every_path!(attention_of_odd_sizes, check_attention);
-for_every_path!(attention_of_what_is_not_finite, check_attention_of_infinity);
+for_every_path!(attention_of_what_is_not_finite, check_attention_of_what_is_not_finite);
 
 /// Instantiates a generic check for every quantised path that this machine can run.
 macro_rules! for_every_quantized_path {
@@ -339,139 +339,6 @@ fn check_layer_norms<P: Kernels<Activation: Element>>() {
         }
         let whole = P::LAYOUT.filled::<P::Activation>(size, lanes::<P>());
         assert!(out[size..whole].iter().all(|&x| x == 0.0), "the padding must be zero");
-    }
-}
-
-fn check_attention<P: Kernels<Activation: Element, Weight: Element>>() {
-    for (queries, keys, head_dim) in [
-        (1, 1, 1),
-        (1, 7, 4),
-        (3, 5, 3),
-        (16, 16, 18),
-        (25, 25, 72),
-        (64, 64, 72),
-        (1, 64, 64),
-        (50, 50, 20),
-        (31, 81, 7),
-    ] {
-        let stride = head_dim + 5;
-        // Scores spread over some units, so that the weights are neither all alike nor all zero.
-        let values = |rows: usize, offset: usize| -> Vec<P::Inner> {
-            (0..rows * stride + 16).map(|i| P::Inner::from_f32(exact(i + offset) * 0.5)).collect()
-        };
-        let (q, k, v) = (values(queries, 0), values(keys, 17), values(keys, 170));
-        let head = TestHead::<P> { queries, keys, head_dim, stride, path: PhantomData };
-        let out = head.attend(&q, &k, &v);
-        let (q, k, v, mut out) = (to_f32(&q), to_f32(&k), to_f32(&v), to_f32(&out));
-        let tolerance = if size_of::<P::Inner>() == 2 { 1e-2 } else { 2e-6 };
-        for query in 0..queries {
-            let score = |key: usize| -> f64 {
-                let dot = |d| f64::from(q[query * stride + d]) * f64::from(k[key * stride + d]);
-                (0..head_dim).map(dot).sum::<f64>() / (head_dim as f64).sqrt()
-            };
-            let scores: Vec<f64> = (0..keys).map(score).collect();
-            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let total: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
-            for d in 0..head_dim {
-                let term =
-                    |key: usize| (scores[key] - largest).exp() / total * f64::from(v[key * stride + d]);
-                let expected: f64 = (0..keys).map(term).sum();
-                let got = f64::from(std::mem::replace(&mut out[head.place(query, d)], -7.5));
-                assert!(
-                    (got - expected).abs() <= tolerance,
-                    "{queries}×{keys}×{head_dim}: {got} for {expected}"
-                );
-            }
-        }
-        assert!(out.iter().all(|&x| x == -7.5), "wrote beside the head");
-        assert!(panel_widths::<P>(keys).count() > 0);
-    }
-}
-
-/// Attention's numbers must not vanish: a query or a key that is not finite gives a result that is not.
-fn check_attention_of_infinity<P: Kernels<Activation: Element, Weight: Element>>() {
-    for (queries, keys, head_dim) in [(3, 5, 4), (64, 64, 72), (20, 81, 16)] {
-        let head = TestHead::<P> { queries, keys, head_dim, stride: head_dim, path: PhantomData };
-        let values = |rows: usize| vec![P::Inner::from_f32(0.5); rows * head_dim + 16].into_boxed_slice();
-        for not_finite in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
-            let mut q = values(queries);
-            q[(queries - 1) * head_dim] = P::Inner::from_f32(not_finite);
-            let out = to_f32(&head.attend(&q, &values(keys), &values(keys)));
-            assert_eq!(out[head.place(0, 0)], 0.5, "the other queries stay as they are");
-            assert!(!out[head.place(queries - 1, 0)].is_finite(), "a query of {not_finite}");
-
-            let mut k = values(keys);
-            k[(keys - 1) * head_dim] = P::Inner::from_f32(not_finite);
-            let out = to_f32(&head.attend(&values(queries), &k, &values(keys)));
-            // A score of minus infinity is a weight of zero.
-            assert!(
-                not_finite == f32::NEG_INFINITY || !out[head.place(0, 0)].is_finite(),
-                "a key of {not_finite}"
-            );
-        }
-    }
-}
-
-/// A head between other heads' columns and other items' rows.
-struct TestHead<P> {
-    queries: usize,
-    keys: usize,
-    head_dim: usize,
-    /// Of queries, keys and values.
-    stride: usize,
-    path: PhantomData<P>,
-}
-
-impl<P: Kernels<Activation: Element, Weight: Element>> TestHead<P> {
-    const FIRST_ROW: usize = 3;
-
-    fn first_column(&self) -> usize {
-        if self.head_dim.is_multiple_of(8) { 8 } else { 5 }
-    }
-
-    fn out_stride(&self) -> usize {
-        (self.first_column() + self.head_dim + 1).next_multiple_of(64)
-    }
-
-    /// Where a result lies in what [`TestHead::attend`] returns, which is -7.5 elsewhere.
-    fn place(&self, query: usize, d: usize) -> usize {
-        let layout = inner_layout::<P>();
-        layout.row::<P::Inner>(Self::FIRST_ROW + query, self.out_stride())
-            + layout.column::<P::Inner>(self.first_column() + d)
-    }
-
-    fn attend(&self, q: &[P::Inner], k: &[P::Inner], v: &[P::Inner]) -> Vec<P::Inner> {
-        let rows = inner_layout::<P>().rows(Self::FIRST_ROW + self.queries + 1);
-        let mut out = vec![P::Inner::from_f32(-7.5); rows * self.out_stride()];
-        let mut scratch = Scratch::new::<P::Attention>(self.keys, self.head_dim).unwrap();
-        for (operand, rows) in [(q, self.queries), (k, self.keys), (v, self.keys)] {
-            assert!(operand.len() >= rows * self.stride);
-        }
-        // SAFETY: the buffers have the sizes that the fields ask for, and the path runs here.
-        unsafe {
-            P::enter();
-            P::attend(&Attention {
-                q: q.as_ptr(),
-                q_stride: self.stride,
-                queries: self.queries,
-                k: k.as_ptr(),
-                v: v.as_ptr(),
-                kv_stride: self.stride,
-                keys: self.keys,
-                head_dim: self.head_dim,
-                scale_log2e: std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt(),
-                out: Output {
-                    first: out.as_mut_ptr(),
-                    stride: self.out_stride(),
-                    row: Self::FIRST_ROW,
-                    column: self.first_column(),
-                },
-                next: [std::ptr::null(); 3],
-                scratch: scratch.memory(),
-            });
-            P::leave();
-        }
-        out
     }
 }
 

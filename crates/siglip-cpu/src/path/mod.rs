@@ -167,7 +167,6 @@ pub(crate) const fn inner_layout<P: Path>() -> Layout {
 }
 
 /// The kernel's steps over `k` values of the inner dimension: for a tile unit whole tiles, the rest zeroes.
-#[inline(always)]
 pub(crate) const fn steps<P: Path>(k: usize) -> usize {
     match P::LAYOUT {
         Layout::Rows => k.div_ceil(P::STEP),

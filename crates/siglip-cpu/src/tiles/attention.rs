@@ -267,22 +267,13 @@ unsafe fn copy_queries<P: Path>(head: &Attention<P>, sizes: Sizes, block: usize)
                 continue;
             }
             let source = head.q.add((block * SIDE + row) * head.q_stride);
-            let mut at = 0;
-            while at + VALUES <= head.head_dim {
-                let values = source.add(at).cast::<[u16; VALUES]>().read_unaligned();
-                target.add(at * SIDE).cast::<[u16; VALUES]>().write_unaligned(values);
-                at += VALUES;
-            }
-            while at + 8 <= head.head_dim {
-                let values = source.add(at).cast::<[u16; 8]>().read_unaligned();
-                target
-                    .add(at / VALUES * VALUES * SIDE + at % VALUES)
-                    .cast::<[u16; 8]>()
-                    .write_unaligned(values);
-                at += 8;
-            }
-            for at in at..head.head_dim {
-                *target.add(at / VALUES * VALUES * SIDE + at % VALUES) = *source.add(at);
+            for at in (0..head.head_dim).step_by(VALUES) {
+                let (from, to) = (source.add(at), target.add(at * SIDE));
+                match head.head_dim - at {
+                    // Of a known length: most of a row, without a call.
+                    VALUES.. => from.copy_to_nonoverlapping(to, VALUES),
+                    rest => from.copy_to_nonoverlapping(to, rest),
+                }
             }
         }
     }
@@ -308,16 +299,11 @@ unsafe fn row_weights<P: Path>(
         // Several at a time, which need not wait for one another.
         let mut largest = [P::Simd::splat(f32::NEG_INFINITY); CHAINS];
         let mut first = 0;
-        while first + CHAINS <= whole {
-            for (i, largest) in largest.iter_mut().enumerate() {
+        while first < whole {
+            for (i, largest) in largest.iter_mut().enumerate().take(whole - first) {
                 *largest = P::Simd::max(*largest, P::Simd::load(scores.add((first + i) * lanes)));
             }
             first += CHAINS;
-        }
-        for (i, largest) in largest.iter_mut().enumerate() {
-            if first + i < whole {
-                *largest = P::Simd::max(*largest, P::Simd::load(scores.add((first + i) * lanes)));
-            }
         }
         if rest > 0 {
             let last = P::Simd::add(P::Simd::load(scores.add(whole * lanes)), beyond);
@@ -332,22 +318,14 @@ unsafe fn row_weights<P: Path>(
         let weights = head.scratch.packed_v.add(sizes.packed_v() + row * VALUES);
         let mut sums = [P::Simd::zero(); CHAINS];
         let mut first = 0;
-        while first + CHAINS <= whole {
-            for (i, sum) in sums.iter_mut().enumerate() {
+        while first < whole {
+            for (i, sum) in sums.iter_mut().enumerate().take(whole - first) {
                 let vector = first + i;
                 let weight = weight_of_score::<P>(P::Simd::load(scores.add(vector * lanes)), scale, offset);
                 *sum = P::Simd::add(*sum, weight);
                 P::store(weights.add(vector / 2 * VALUES * SIDE + vector % 2 * SIDE), weight);
             }
             first += CHAINS;
-        }
-        for (i, sum) in sums.iter_mut().enumerate() {
-            let vector = first + i;
-            if vector < whole {
-                let weight = weight_of_score::<P>(P::Simd::load(scores.add(vector * lanes)), scale, offset);
-                *sum = P::Simd::add(*sum, weight);
-                P::store(weights.add(vector / 2 * VALUES * SIDE + vector % 2 * SIDE), weight);
-            }
         }
         if rest > 0 {
             let last = P::Simd::add(P::Simd::load(scores.add(whole * lanes)), beyond);

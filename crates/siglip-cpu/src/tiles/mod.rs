@@ -32,7 +32,7 @@ pub(crate) use emulated::Emulated;
 use std::marker::PhantomData;
 
 use crate::dot::{Bf16Dot, Floats, IntegerDot};
-use crate::gemm::{self, Output, Product};
+use crate::gemm::{self, OutputRows, Product};
 use crate::path::{BLOCK, CHUNK, Layout, MAX_STEP, Path, lanes};
 use crate::simd::Simd;
 
@@ -92,7 +92,7 @@ unsafe fn all_rows<P: Path, T: Tiles, const NV: usize>(product: &Product<P>) {
     let tile_steps = (product.steps / SIDE * blocks).max(1);
     let lines = product.prefetch_bytes.div_ceil(CHUNK).div_ceil(tile_steps);
     let output_rows = if product.part.last { BLOCK.div_ceil((product.steps / SIDE).max(1)) } else { 0 };
-    let mut ahead = Ahead { next: product.prefetch, lines, output: Output::NONE, output_rows };
+    let mut ahead = Ahead { next: product.prefetch, lines, output: OutputRows::new(product, 0), output_rows };
     let mut waiting = Waiting { sums: Sums([[[0; SIDE]; NV]; BLOCK]), next: 0, end: 0 };
     // SAFETY: blocks end with the product's rows.
     unsafe {
@@ -113,7 +113,7 @@ struct Ahead {
     next: *const u8,
     lines: usize,
     /// The block's output.
-    output: Output,
+    output: OutputRows,
     output_rows: usize,
 }
 
@@ -187,7 +187,7 @@ unsafe fn block<P: Path, T: Tiles, const MT: usize, const NV: usize>(
     // SAFETY: a block of activations holds two tiles for each 16 steps, a panel NV; carried sums hold a block like
     // `waiting`. The rest is the caller's contract.
     unsafe {
-        ahead.output = Output::new(product, row);
+        ahead.output = OutputRows::new(product, row);
         if product.part.first {
             tiles.zero::<0>();
             if NV > 1 {
