@@ -1,6 +1,6 @@
 //! The text tower: token ids in, embeddings out.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use siglip::engine::{Engine, EngineError, EngineInfo, Input, Tower};
 use siglip::profile::{Kind, Profile};
@@ -18,7 +18,7 @@ use crate::tower;
 /// The text tower on a path.
 pub(crate) struct TextTower<P: Kernels> {
     info: EngineInfo,
-    /// Read from the weights file as it is mapped: a batch touches a few rows of tens of thousands.
+    /// Read from the weights file as it is needed: a batch touches a few rows of tens of thousands.
     token_embedding: Tensor,
     position_embedding: Vec<f32>,
     encoder: Encoder<P>,
@@ -78,7 +78,7 @@ impl<P: Kernels> TextTower<P> {
     }
 
     /// One pass over at most `items_at_once` items, whose ids were checked.
-    fn pass(&mut self, ids: &[u32], items: usize, output: &mut [f32]) {
+    fn pass(&mut self, ids: &[u32], items: usize, output: &mut [f32]) -> std::io::Result<()> {
         let Shape { positions, hidden, epsilon, .. } = self.encoder.shape;
         let x_stride = padded(hidden);
         let embedding_stride = padded(self.head.columns());
@@ -87,6 +87,7 @@ impl<P: Kernels> TextTower<P> {
         let (token_embedding, position_embedding) = (&self.token_embedding, &self.position_embedding);
         let profile = self.profile.as_deref();
         let (encoder, head, final_layer_norm) = (&self.encoder, &self.head, &self.final_layer_norm);
+        let unread = OnceLock::new();
 
         pool.run(|worker| {
             let mut phases = Phases::new(worker, counters.clone(), profile);
@@ -97,7 +98,11 @@ impl<P: Kernels> TextTower<P> {
                 for row in worker.share(items * positions) {
                     let position = row % positions * hidden;
                     let x = std::slice::from_raw_parts_mut(memory.x.add(row * x_stride), hidden);
-                    token_embedding.copy_f32(ids[row] as usize * hidden, x);
+                    if let Err(error) = token_embedding.read_f32(ids[row] as usize * hidden, x) {
+                        // The others' steps depend on this thread's, so the pass goes on.
+                        x.fill(0.0);
+                        drop(unread.set(error));
+                    }
                     for (x, p) in x.iter_mut().zip(&position_embedding[position..position + hidden]) {
                         *x += p;
                     }
@@ -122,6 +127,7 @@ impl<P: Kernels> TextTower<P> {
             }
         });
         tower::copy_rows(self.output.as_slice(), embedding_stride, output, self.head.columns());
+        unread.into_inner().map_or(Ok(()), Err)
     }
 }
 
@@ -139,7 +145,7 @@ impl<P: Kernels> Engine for TextTower<P> {
         let at_once = tower::even_share(items, self.items_at_once);
         let passes = ids.chunks(at_once * input_len).zip(output.chunks_mut(at_once * embedding_size));
         for (ids, output) in passes {
-            self.pass(ids, ids.len() / input_len, output);
+            self.pass(ids, ids.len() / input_len, output)?;
         }
         tower::check_finite(output, embedding_size)
     }

@@ -197,6 +197,29 @@ fn what_is_not_finite_is_an_error() {
     });
 }
 
+/// The token embedding is read when it is needed. A file that was cut short meanwhile is an error, and no signal.
+#[cfg(unix)]
+#[test]
+fn a_weights_file_cut_short_while_in_use() {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(folder("both").join(file), copy.path().join(file)).unwrap();
+    }
+    let model = Model::open(copy.path()).unwrap();
+    let options = Options::new(Precision::F32, Arc::new(Pool::new(2).unwrap()), 2).unwrap();
+    let mut engine = text_engine(model.text.as_ref().unwrap(), &options).unwrap();
+    let (ids, width) = ([5; 2 * 64], engine.info().embedding_size);
+    embed(engine.as_mut(), Input::TokenIds(&ids), 2 * width);
+    std::fs::File::options()
+        .write(true)
+        .open(copy.path().join("model.safetensors"))
+        .unwrap()
+        .set_len(64)
+        .unwrap();
+    let refused = engine.embed(Input::TokenIds(&ids), &mut vec![0.0; 2 * width]).unwrap_err();
+    assert_eq!(refused.to_string(), "the weights file could not be read: failed to fill whole buffer");
+}
+
 #[test]
 fn kernels_that_cannot_run_are_refused() {
     let pool = Arc::new(Pool::new(1).unwrap());

@@ -183,6 +183,9 @@ pub enum EngineError {
         /// The first row concerned.
         row: usize,
     },
+    /// Weights that are read as they are needed could not be.
+    #[error("the weights file could not be read: {0}")]
+    Weights(#[from] std::io::Error),
     /// The device failed.
     #[error("{0}")]
     Device(String),

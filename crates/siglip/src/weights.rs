@@ -245,7 +245,7 @@ fn open_sharded(dir: &Path, index: &Path) -> Result<BTreeMap<String, Entry>, Wei
 
 impl WeightsFile {
     fn open(path: PathBuf) -> Result<Arc<WeightsFile>, WeightsError> {
-        match File::open(&path).and_then(|file| MappedFile::map(&file)) {
+        match File::open(&path).and_then(MappedFile::map) {
             Ok(map) => Ok(Arc::new(WeightsFile { path, source: Source::File(Arc::new(map)) })),
             Err(error) => Err(WeightsError::Io { file: path, error }),
         }

@@ -264,16 +264,22 @@ fn every_type_converts_exactly() {
     assert_eq!(weights.tensor("none", &[]).unwrap().to_f32(), [1.5]);
 
     // Runs that start and end anywhere, across the blocks in which F16 is converted.
-    for tensor in [&bf16, &f16] {
+    for tensor in [&bf16, &f16, &f32] {
         let all = tensor.to_f32();
-        for (start, length) in [(0, 1), (1, 1023), (1, 1024), (31_743, 2050), (65_535, 1), (65_536, 0)] {
+        let end = all.len();
+        for (start, length) in
+            [(0, 1), (1, 1023), (1, 1024), (7_743, 2050), (5, 4_097), (end - 1, 1), (end, 0)]
+        {
             let mut run = vec![0.0; length];
             tensor.copy_f32(start, &mut run);
             assert_eq!(bits(&run), bits(&all[start..start + length]));
+            run.fill(0.0);
+            tensor.read_f32(start, &mut run).unwrap();
+            assert_eq!(bits(&run), bits(&all[start..start + length]));
         }
+        assert!(std::panic::catch_unwind(|| tensor.copy_f32(end - 1, &mut [0.0; 2])).is_err());
+        assert!(std::panic::catch_unwind(|| tensor.read_f32(end - 1, &mut [0.0; 2])).is_err());
     }
-    let past_the_end = std::panic::catch_unwind(|| bf16.copy_f32(65_535, &mut [0.0; 2]));
-    assert!(past_the_end.is_err());
 }
 
 // ---- The file.

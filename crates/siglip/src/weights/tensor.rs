@@ -1,6 +1,7 @@
 //! One tensor of a weights file: a name, a shape, and bytes that stay where they are.
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -165,22 +166,50 @@ impl Tensor {
     ///
     /// If the run goes past the last element.
     pub fn copy_f32(&self, start_element: usize, out: &mut [f32]) {
-        let run = start_element.checked_add(out.len()).filter(|end| *end <= self.len());
-        let Some(end) = run else {
+        let run = self.run(start_element, out.len());
+        convert(self.dtype, &self.source.bytes()[run], out);
+    }
+
+    /// [`copy_f32`](Tensor::copy_f32) for a few elements of a large tensor: if it lies in a file, they are read from
+    /// there. Where a file is mapped, the system makes far more resident than what is touched, and how much is its own
+    /// choice.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// If the run goes past the last element.
+    pub fn read_f32(&self, start_element: usize, out: &mut [f32]) -> io::Result<()> {
+        // A row of the widest towers at once.
+        const BLOCK: usize = 2048;
+        let Source::File(file) = &self.source else {
+            self.copy_f32(start_element, out);
+            return Ok(());
+        };
+        let mut at = self.run(start_element, out.len()).start;
+        let mut bytes = [0; 4 * BLOCK];
+        for out in out.chunks_mut(BLOCK) {
+            let bytes = &mut bytes[..out.len() * self.dtype.size()];
+            file.read(at, bytes)?;
+            convert(self.dtype, bytes, out);
+            at += bytes.len();
+        }
+        Ok(())
+    }
+
+    /// The bytes of a run of elements in the source.
+    fn run(&self, start_element: usize, len: usize) -> Range<usize> {
+        let Some(end) = start_element.checked_add(len).filter(|end| *end <= self.len()) else {
             panic!(
-                "{} elements from element {start_element} on were asked of `{}`, which has {}",
-                out.len(),
+                "{len} elements from element {start_element} on were asked of `{}`, which has {}",
                 self.name,
                 self.len()
             );
         };
         let size = self.dtype.size();
-        let bytes = &self.bytes()[start_element * size..end * size];
-        match self.dtype {
-            Dtype::F32 => f32_from_f32(bytes, out),
-            Dtype::F16 => f32_from_f16(bytes, out),
-            Dtype::BF16 => f32_from_bf16(bytes, out),
-        }
+        self.range.start + start_element * size..self.range.start + end * size
     }
 
     /// Gives the tensor's pages back to the system, if it lies in a file. Reading it again works and costs the read.
@@ -197,6 +226,14 @@ impl Tensor {
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tensor({} {} {:?})", self.name, self.dtype, self.shape)
+    }
+}
+
+fn convert(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        Dtype::F32 => f32_from_f32(bytes, out),
+        Dtype::F16 => f32_from_f16(bytes, out),
+        Dtype::BF16 => f32_from_bf16(bytes, out),
     }
 }
 
