@@ -3,12 +3,16 @@
 
     cargo build --release -p siglip-server --example echo
     python3 tools/server_cost.py target/release/examples/echo [OTHER …] [--seconds 4] [--concurrency 1 16 60 512]
+    python3 tools/server_cost.py target/release/examples/echo --triton FOLDER
     python3 tools/server_cost.py target/release/examples/echo --card 10000
 
 Drivers are `wrk` for HTTP and `h2load` for gRPC, one thread each, on the same machine (Debian: wrk, nghttp2-client).
-CPU time is the user and system time of the server's process over the requests that were answered. Several servers are
-measured in turns, so that what else happens on the machine meets all of them. The requests are those of the table for
-the real Triton in docs/performance.md: 64 ids in, 1,152 floats out.
+CPU time is the user and system time of the server's processes over the requests that were answered. Several servers are
+measured in turns, so that what else happens on the machine meets all of them. A request has 64 ids, its answer 1,152
+floats.
+
+With --triton a real Triton is measured too, which real_triton.py fetches into the folder once; the libraries of its
+Python backend are Debian's libpython3.11.
 
 With --card the engine takes the time, but no processor, of a card that embeds so many texts a second: how much of it is
 served? The requests are different then, since equal ones in a batch are computed once (over HTTP only: h2load has one
@@ -28,6 +32,8 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+
+import real_triton
 
 MODEL = "siglip_text"
 # All rows differ in one id: identical rows of a batch would be computed once.
@@ -90,23 +96,33 @@ end
 
 
 class Server:
-    """A server on ports of its own."""
+    """A server that was started on ports of its own."""
 
-    def __init__(self, program: str, port: int, card: str | None):
-        self.http, self.grpc = port, port + 1
-        command = [program, str(port), str(port + 1), str(port + 2)] + ([card] if card else [])
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        for _ in range(200):
+    def __init__(self, name: str, command: list[str], ports: list[int]):
+        self.name = name
+        self.http, self.grpc, _ = ports
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(400):
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready")
+                urllib.request.urlopen(f"http://127.0.0.1:{self.http}/v2/health/ready")
                 return
             except OSError:
                 time.sleep(0.05)
-        sys.exit(f"{program} does not answer on port {port}")
+        sys.exit(f"{name} does not answer on port {self.http}")
 
     def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_seconds, with_children(self.process.pid)))
+
+
+def with_children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return [process] + [each for child in children for each in with_children(child)]
+
+
+def cpu_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def number(pattern: str, text: str) -> float:
@@ -158,6 +174,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16, 60, 512])
+    parser.add_argument("--triton", metavar="FOLDER", type=Path)
     parser.add_argument("--card", metavar="TEXTS_PER_SECOND")
     args = parser.parse_args()
     for tool, package in [("wrk", "wrk"), ("h2load", "nghttp2-client")]:
@@ -171,8 +188,15 @@ def main() -> None:
         Path(files["gRPC"]).write_bytes(grpc_request())
         if args.card:
             del files["gRPC"]
-        servers = [Server(program, 18100 + 10 * index, args.card) for index, program in enumerate(args.servers)]
+        servers = []
         try:
+            for index, program in enumerate(args.servers):
+                ports = [18100 + 10 * index + door for door in range(3)]
+                command = [program, *map(str, ports)] + ([args.card] if args.card else [])
+                servers.append(Server(program, command, ports))
+            if args.triton:
+                ports = [18090, 18091, 18092]
+                servers.append(Server("Triton", real_triton.command(args.triton, ports), ports))
             print("| door | concurrency | server | requests/s | server CPU µs a request | p99 / p50 |\n" + "| --- " * 6 + "|")
             for door in files:
                 for concurrency in args.concurrency:
@@ -180,10 +204,10 @@ def main() -> None:
                     for _ in range(args.rounds):
                         for server, result in zip(servers, results):
                             result.append(drive(server, door, concurrency, args.seconds, files))
-                    for program, result in zip(args.servers, results):
+                    for server, result in zip(servers, results):
                         rate, cost, spread = (statistics.median(column) for column in zip(*result))
                         spread = f"{spread:.2f}" if spread else ""
-                        print(f"| {door} | {concurrency} | {program} | {rate:,.0f} | {cost:.1f} | {spread} |", flush=True)
+                        print(f"| {door} | {concurrency} | {server.name} | {rate:,.0f} | {cost:.1f} | {spread} |", flush=True)
         finally:
             for server in servers:
                 server.process.terminate()
