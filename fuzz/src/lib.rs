@@ -13,7 +13,7 @@ use siglip_protocol::{
 
 /// The body of an infer request without binary tensors.
 pub fn infer_json(body: &[u8]) {
-    let valid = json::validate(body);
+    let valid = json::parse(body).map(drop);
     if serde_json::from_slice::<serde_json::Value>(body).is_ok() {
         assert_eq!(valid, Ok(()), "what another reader takes for JSON is JSON");
     }

@@ -52,7 +52,7 @@ pub enum CheckError {
     UnknownInput { input: String, model: String },
     #[error(
         "{id}expected {expected} inputs but got {got} inputs for model '{model}'. Got input(s) [{names}], but missing \
-         required input(s) [{missing}]. Please provide all required input(s)."
+         required input(s) {missing}. Please provide all required input(s)."
     )]
     InputCount { id: String, expected: usize, got: usize, model: String, names: String, missing: String },
     #[error("{id}a raw request is for models with one input, and '{model}' has {inputs}")]
@@ -188,8 +188,13 @@ impl ModelSpec {
             expected: self.inputs.len(),
             got: inputs.len(),
             model: self.name.clone(),
-            names: list(&mut inputs.iter().map(|input| &input.name)),
-            missing: list(&mut self.inputs.iter().filter(missing).map(|spec| &spec.name)),
+            // The newest first, as they lie in Triton's table.
+            names: list(&mut inputs.iter().rev().map(|input| &input.name)),
+            missing: match list(&mut self.inputs.iter().filter(missing).map(|spec| &spec.name)) {
+                // Where Triton takes the last comma away, it meets the bracket.
+                none if none.is_empty() => "]".to_owned(),
+                missing => format!("[{missing}]"),
+            },
         }
     }
 

@@ -45,7 +45,7 @@ impl Encoding {
     /// [`UnsupportedEncoding`] for any other.
     pub fn of_request(header: Option<&[u8]>) -> Result<Encoding, UnsupportedEncoding> {
         match header {
-            None | Some(b"" | b"identity") => Ok(Encoding::Identity),
+            None | Some(b"identity") => Ok(Encoding::Identity),
             Some(b"gzip") => Ok(Encoding::Gzip),
             Some(b"deflate") => Ok(Encoding::Deflate),
             Some(_) => Err(UnsupportedEncoding),

@@ -53,6 +53,23 @@ pub enum RequestError {
     /// The request's parameters are not an object.
     #[error("failed to get request params.: {0}")]
     Parameters(AccessError),
+    /// The body of a `generate` request is not an object.
+    #[error("{0}")]
+    Root(AccessError),
+    /// A keyword of a `generate` request is not an object.
+    #[error("Expected JSON object for keyword: '{0}': attempt to access JSON non-object as object")]
+    Keyword(&'static str),
+    /// Something within a keyword of a `generate` request is wrong.
+    #[error("Converting keyword: '{keyword}': {error}")]
+    WithinKeyword {
+        /// The keyword.
+        keyword: &'static str,
+        /// What is wrong.
+        error: Box<RequestError>,
+    },
+    /// A tensor of a `generate` request has a number of elements that no batch has.
+    #[error("The schema can not convert input '{0}' to tensor with proper shape")]
+    NoBatch(String),
     /// A parameter is neither a number, a boolean nor a string.
     #[error("parameter '{0}' has invalid type. It should be either 'int', 'bool', or 'string'.")]
     ParameterType(String),
@@ -136,8 +153,12 @@ impl RequestError {
             | RequestError::OutputField { .. }
             | RequestError::Data(_)
             | RequestError::BytesData(_)
-            | RequestError::Parameters(_) => Code::Internal,
+            | RequestError::Parameters(_)
+            | RequestError::Root(_)
+            | RequestError::Keyword(_) => Code::Internal,
+            RequestError::WithinKeyword { error, .. } => error.code(),
             RequestError::ParameterType(_)
+            | RequestError::NoBatch(_)
             | RequestError::ReservedParameter
             | RequestError::DataSource(_)
             | RequestError::NoJsonForm { .. }

@@ -8,10 +8,7 @@ use siglip_protocol::Code;
 /// Why a model was not loaded or unloaded. The words are Triton's where it has any.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
-    #[error(
-        "explicit model load / unload is not allowed: this server serves the models that it was started with; start it \
-         with --model-control explicit to allow it"
-    )]
+    #[error("explicit model load / unload is not allowed if polling is enabled")]
     NotAllowed,
     #[error("failed to load '{0}', failed to poll from model repository")]
     UnknownModel(String),
@@ -39,7 +36,7 @@ pub(crate) async fn load(state: &ServerState, name: &str, config: Option<&str>) 
     allow(state)?;
     match config {
         None => {}
-        Some(config) if siglip_protocol::json::validate(config.as_bytes()).is_err() => {
+        Some(config) if siglip_protocol::json::parse(config.as_bytes()).is_err() => {
             return Err(ControlError::UnknownModel(name.to_owned()));
         }
         Some(_) => return Err(ControlError::Override(name.to_owned())),
@@ -71,6 +68,11 @@ pub(crate) async fn unload(state: &ServerState, name: &str) -> Result<(), Contro
 fn allow(state: &ServerState) -> Result<(), ControlError> {
     match state.options.model_control {
         ModelControl::Explicit => Ok(()),
-        ModelControl::None => Err(ControlError::NotAllowed),
+        ModelControl::None => {
+            tracing::info!(
+                "a client asked to load or unload a model, which is refused: --model-control explicit allows it"
+            );
+            Err(ControlError::NotAllowed)
+        }
     }
 }

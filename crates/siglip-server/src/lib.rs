@@ -38,6 +38,7 @@ mod state;
 mod statistics;
 mod tokenize;
 mod trace;
+mod trace_update;
 
 pub use error::ServeError;
 pub use options::{Compat, LogControl, ModelControl, QueuePolicy, ServerOptions, TraceOptions};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::Level;
 
 use crate::trace::TraceOptions;
+use crate::trace_update::{OFF, TRACE_LEVELS, TraceUpdate};
 
 /// The settings, and those of models that differ.
 #[derive(Debug, Default)]
@@ -113,15 +114,6 @@ pub(crate) struct TraceSample {
     pub(crate) log_frequency: u32,
 }
 
-/// A change of a trace setting: to a value, or back to what it is without being set.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TraceUpdate {
-    pub(crate) levels: Option<Option<Vec<String>>>,
-    pub(crate) rate: Option<Option<u32>>,
-    pub(crate) count: Option<Option<i32>>,
-    pub(crate) log_frequency: Option<Option<u32>>,
-}
-
 /// Trace settings as clients are shown them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShownTrace {
@@ -130,9 +122,6 @@ pub(crate) struct ShownTrace {
     pub(crate) count: String,
     pub(crate) log_frequency: String,
 }
-
-/// The levels that exist; others are ignored, as by Triton.
-const TRACE_LEVELS: [&str; 2] = ["TIMESTAMPS", "TENSORS"];
 
 impl Settings {
     pub(crate) fn log(&self) -> LogSettings {
@@ -215,7 +204,7 @@ impl TraceState {
         let levels = settings.levels.unwrap_or_default().into_iter();
         let mut levels: Vec<String> = levels.filter(|level| TRACE_LEVELS.contains(&level.as_str())).collect();
         if levels.is_empty() {
-            levels.push("OFF".to_owned());
+            levels.push(OFF.to_owned());
         }
         ShownTrace {
             levels,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Value;
+
 /// The deepest nesting that is accepted.
 ///
 /// The reader itself needs no such limit; it protects whoever reads our replies or logs with a recursive parser, and
@@ -33,7 +35,6 @@ pub enum SyntaxErrorKind {
     Surrogate,
     Escape,
     MissingQuote,
-    ControlCharacter,
     NumberTooBig,
     MissingFraction,
     MissingExponent,
@@ -52,9 +53,8 @@ impl fmt::Display for SyntaxErrorKind {
             Self::ArrayEnd => "Missing a comma or ']' after an array element.",
             Self::UnicodeEscape => "Incorrect hex digit after \\u escape in string.",
             Self::Surrogate => "The surrogate pair in string is invalid.",
-            Self::Escape => "Invalid escape character in string.",
             Self::MissingQuote => "Missing a closing quotation mark in string.",
-            Self::ControlCharacter => "Invalid encoding in string.",
+            Self::Escape => "Invalid escape character in string.",
             Self::NumberTooBig => "Number too big to be stored in double.",
             Self::MissingFraction => "Miss fraction part in number.",
             Self::MissingExponent => "Miss exponent in number.",
@@ -63,16 +63,28 @@ impl fmt::Display for SyntaxErrorKind {
     }
 }
 
-/// Checks that `text` is one JSON value and nothing else.
+/// Checks that `text` is one JSON value and nothing else, and gives it.
 ///
-/// As RapidJSON under Triton, it accepts the numbers `NaN`, `Inf` and `Infinity`, and strings that are not UTF-8.
+/// As RapidJSON under Triton, it accepts the numbers `NaN`, `Inf` and `Infinity`, strings that are not UTF-8, and a byte
+/// order mark in front; and a NUL ends the text.
 ///
 /// # Errors
 ///
 /// The first thing that is wrong, with its offset.
-pub fn validate(text: &[u8]) -> Result<(), SyntaxError> {
-    Validator { text, at: 0 }.document()
+pub fn parse(text: &[u8]) -> Result<Value<'_>, SyntaxError> {
+    let mut validator = Validator { text, at: 0 };
+    for byte in BYTE_ORDER_MARK {
+        if !validator.take(byte) {
+            break;
+        }
+    }
+    let start = validator.at;
+    validator.document()?;
+    Ok(Value::root(text, start))
 }
+
+/// That of UTF-8.
+const BYTE_ORDER_MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
 struct Validator<'a> {
     text: &'a [u8],
@@ -212,9 +224,8 @@ impl Validator<'_> {
                     return Ok(());
                 }
                 Some(b'\\') => self.escape()?,
-                // RapidJSON cannot tell a NUL from the end of its input, and says the same of both.
-                None | Some(0) => return self.fail(SyntaxErrorKind::MissingQuote),
-                Some(byte) if byte < 0x20 => return self.fail(SyntaxErrorKind::ControlCharacter),
+                None => return self.fail(SyntaxErrorKind::MissingQuote),
+                Some(byte) if byte < 0x20 => return self.fail(SyntaxErrorKind::Escape),
                 Some(_) => self.at += 1,
             }
         }
@@ -312,8 +323,9 @@ impl Validator<'_> {
         }
     }
 
+    /// The next byte, of which RapidJSON cannot tell a NUL from the end of its input.
     fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
+        self.text.get(self.at).copied().filter(|&byte| byte != 0)
     }
 
     fn take(&mut self, byte: u8) -> bool {
@@ -335,6 +347,10 @@ impl Validator<'_> {
 mod tests {
     use super::*;
 
+    fn validate(text: &[u8]) -> Result<(), SyntaxError> {
+        parse(text).map(drop)
+    }
+
     #[test]
     fn accepts_what_is_json() {
         for text in [
@@ -350,6 +366,8 @@ mod tests {
             assert_eq!(validate(text.as_bytes()), Ok(()), "{text}");
         }
         assert_eq!(validate(b"\"\xff\""), Ok(()));
+        assert_eq!(validate(b"{} \0what follows"), Ok(()));
+        assert_eq!(parse("\u{feff} [5]".as_bytes()).unwrap().elements().count(), 1);
     }
 
     #[test]
@@ -367,8 +385,13 @@ mod tests {
             ("[007]", "Missing a comma or ']' after an array element. at 2"),
             ("[1", "Missing a comma or ']' after an array element. at 2"),
             ("{}x", "The document root must not be followed by other values. at 2"),
+            ("\u{feff}", "The document is empty. at 3"),
+            ("\u{feff}{\"a\"", "Missing a colon after a name of object member. at 7"),
+            (" \0{}", "The document is empty. at 1"),
+            ("{\"a\":1\0}", "Missing a comma or '}' after an object member. at 6"),
+            ("\"a\0b\"", "Missing a closing quotation mark in string. at 2"),
             ("\"abc", "Missing a closing quotation mark in string. at 4"),
-            ("\"a\nb\"", "Invalid encoding in string. at 2"),
+            ("\"a\nb\"", "Invalid escape character in string. at 2"),
             ("\"\\x\"", "Invalid escape character in string. at 1"),
             ("\"\\u12g4\"", "Incorrect hex digit after \\u escape in string. at 1"),
             ("\"\\udc00\"", "The surrogate pair in string is invalid. at 1"),

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use super::text::unescape;
 
-/// A value in a [validated](super::validate) text.
+/// A value in a [checked](super::parse) text.
 ///
-/// Nothing is read until it is asked for, and asking twice reads twice. On a text that was not validated the answers
+/// Nothing is read until it is asked for, and asking twice reads twice. On a text that was not checked the answers
 /// are unspecified, but nothing panics and nothing loops.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'a> {
@@ -67,9 +67,9 @@ impl<'a> Member<'a> {
 pub type Element<'a> = Value<'a>;
 
 impl<'a> Value<'a> {
-    /// The value at the root of a validated text.
-    pub fn root(text: &'a [u8]) -> Self {
-        Value { text, at: skip_space(text, 0) }
+    /// The value of a text that begins with it, but for white space, at `start`.
+    pub(super) fn root(text: &'a [u8], start: usize) -> Self {
+        Value { text, at: skip_space(text, start) }
     }
 
     /// What sort of value it is.
@@ -301,8 +301,7 @@ mod tests {
     fn walks_over_everything() {
         let text =
             br#" {"a" : [1, -2 , 18446744073709551615,1.5,true,null,"x\"]}"] , "b":{"c":{}}, "a":2 } "#;
-        super::super::validate(text).unwrap();
-        let root = Value::root(text);
+        let root = super::super::parse(text).unwrap();
         let names: Vec<_> = root.members().map(|member| member.name().into_owned()).collect();
         assert_eq!(names, [b"a", b"b", b"a"]);
         let a: Vec<_> = root.get("a").unwrap().elements().collect();
@@ -321,13 +320,13 @@ mod tests {
         assert_eq!(a[6].string().unwrap(), &b"x\"]}"[..]);
         assert_eq!(root.get("b").unwrap().get("c").unwrap().members().count(), 0);
         assert!(root.get("b").unwrap().get("d").is_none());
-        assert_eq!(Value::root(b"[]").elements().count(), 0);
-        assert_eq!(Value::root(b"3").get("x").map(|_| ()), None);
+        assert_eq!(Value::root(b"[]", 0).elements().count(), 0);
+        assert_eq!(Value::root(b"3", 0).get("x").map(|_| ()), None);
     }
 
     #[test]
     fn the_ends_of_the_integers() {
-        let signed = |text: &str| Value::root(text.as_bytes()).signed();
+        let signed = |text: &str| Value::root(text.as_bytes(), 0).signed();
         assert_eq!(signed("-9223372036854775808"), Ok(i64::MIN));
         assert_eq!(signed("9223372036854775807"), Ok(i64::MAX));
         assert_eq!(signed("9223372036854775808"), Err(AccessError::NotSigned));
@@ -335,13 +334,13 @@ mod tests {
         assert_eq!(signed("1e3"), Err(AccessError::NotSigned));
         assert_eq!(signed("NaN"), Err(AccessError::NotSigned));
         assert_eq!(signed("-0"), Ok(0));
-        assert_eq!(Value::root(b"-0").unsigned(), Ok(0));
+        assert_eq!(Value::root(b"-0", 0).unsigned(), Ok(0));
     }
 
     #[test]
     fn nonsense_is_harmless() {
         for text in [&b""[..], b"{", b"{\"a", b"{\"a\"", b"[", b"[[", b"[1", b"\"\\", b"{,}", b"[,,]", b"]"] {
-            let root = Value::root(text);
+            let root = Value::root(text, 0);
             let _ = root.members().take(100).count();
             let _ = root.elements().take(100).filter(|value| value.double().is_ok()).count();
             let _ = (root.string(), root.signed(), root.kind());

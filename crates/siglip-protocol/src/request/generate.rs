@@ -1,87 +1,129 @@
 //! The `generate` extension: a request as one flat object, without types and shapes.
 //!
-//! A member that has the name of one of the model's tensors is that tensor, in a batch of one; `id` and `parameters`
-//! are what they are elsewhere; any other member is a parameter.
+//! A member that has the name of one of the model's tensors is that tensor, in as many rows as it has elements for; `id` is
+//! what it is elsewhere; any other member is a parameter. `parameters` may hold more of both.
 //! <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_generate.md>
 
 use bytes::Bytes;
 
-use super::json::{field, parameter_value, read_parameters, read_strings, text};
+use super::json::{field, parameter_value, read_data, read_strings, text};
 use super::{InferRequest, Parameter};
 use crate::DataType;
 use crate::check::TensorSpec;
 use crate::error::RequestError;
-use crate::json::{self, Kind, Value};
+use crate::json::{self, AccessError, Kind, Value};
 use crate::tensor::{InputTensor, TensorData};
+
+const PARAMETERS: &str = "parameters";
 
 impl InferRequest {
     /// Understands the body of a `generate` request. `find` gives the model's tensor of a name.
     ///
     /// # Errors
     ///
-    /// [`RequestError`]: the first thing that is wrong.
+    /// [`RequestError`]: the first thing that is wrong, in the order in which Triton looks.
     pub fn from_generate<'s>(
         body: &Bytes,
         find: impl Fn(&str) -> Option<&'s TensorSpec>,
     ) -> Result<Self, RequestError> {
-        json::validate(body)?;
+        let root = json::parse(body)?;
+        if root.kind() != Kind::Object {
+            return Err(RequestError::Root(AccessError::NotObject));
+        }
         let mut request = InferRequest::default();
-        for member in Value::root(body).members() {
-            let (name, value) = (member.name(), member.value);
-            match &*name {
-                b"id" => request.id = text(&value.string().map_err(field("id"))?),
-                b"parameters" => read_parameters(&value, &mut request)?,
-                name => {
-                    let name = text(name);
-                    match find(&name) {
-                        Some(spec) => request.inputs.push(read_tensor(spec, &value, body)?),
-                        None => {
-                            let value = parameter_value(&value)
-                                .ok_or_else(|| RequestError::ParameterType(name.clone()))?;
-                            request.parameters.push(Parameter { name, value });
-                        }
-                    }
-                }
+        if let Some(id) = root.get("id") {
+            request.id = text(&id.string().map_err(field("id"))?);
+        }
+        let mut reader = Reader { body, find, request };
+        for member in root.members() {
+            match &*member.name() {
+                b"id" => {}
+                name if name == PARAMETERS.as_bytes() => reader.parameters(&member.value)?,
+                name => reader.member(text(name), &member.value)?,
             }
         }
-        Ok(request)
+        Ok(reader.request)
     }
 }
 
-/// A tensor of one row: of the model's shape if the number of elements is that, and of one dimension otherwise.
-fn read_tensor(spec: &TensorSpec, value: &Value<'_>, body: &Bytes) -> Result<InputTensor, RequestError> {
-    let single = value.kind() != Kind::Array;
-    let (data, count) = match spec.datatype {
-        DataType::Bytes if single => {
-            let string = value.string().map_err(RequestError::BytesData)?;
-            (TensorData::Strings(vec![Bytes::copy_from_slice(&string)]), 1)
+struct Reader<'a, F> {
+    body: &'a Bytes,
+    find: F,
+    request: InferRequest,
+}
+
+impl<'s, F: Fn(&str) -> Option<&'s TensorSpec>> Reader<'_, F> {
+    fn parameters(&mut self, value: &Value<'_>) -> Result<(), RequestError> {
+        if value.kind() != Kind::Object {
+            return Err(RequestError::Keyword(PARAMETERS));
         }
-        DataType::Bytes => {
-            let strings = read_strings(value, body)?;
-            let count = strings.len();
-            (TensorData::Strings(strings), count)
+        for member in value.members() {
+            self.member(text(&member.name()), &member.value).map_err(|error| {
+                RequestError::WithinKeyword { keyword: PARAMETERS, error: Box::new(error) }
+            })?;
         }
-        DataType::Int64 if single => (TensorData::Int64(vec![value.signed().map_err(field("data"))?]), 1),
-        DataType::Int64 => {
-            let count = json::count_scalars(value);
-            (TensorData::Int64(json::read_i64(value, count)?), count)
-        }
-        _ if single => (TensorData::Fp32(vec![value.double().map_err(field("data"))? as f32]), 1),
-        _ => {
-            let count = json::count_scalars(value);
-            (TensorData::Fp32(json::read_f32(value, count)?), count)
-        }
-    };
-    let elements = spec.dims.iter().try_fold(1_usize, |elements, &dimension| {
-        usize::try_from(dimension).ok().and_then(|dimension| elements.checked_mul(dimension))
-    });
-    let mut shape = vec![1];
-    if elements == Some(count) {
-        shape.extend_from_slice(&spec.dims);
-    } else {
-        shape.push(i64::try_from(count).unwrap_or(i64::MAX));
+        Ok(())
     }
-    Ok(InputTensor { name: spec.name.clone(), datatype: Some(spec.datatype), shape, data })
+
+    fn member(&mut self, name: String, value: &Value<'_>) -> Result<(), RequestError> {
+        match (self.find)(&name) {
+            Some(spec) => self.tensor(spec, value),
+            None => match parameter_value(value) {
+                Some(value) => {
+                    self.request.parameters.push(Parameter { name, value });
+                    Ok(())
+                }
+                None => Err(RequestError::ParameterType(name)),
+            },
+        }
+    }
+
+    fn tensor(&mut self, spec: &TensorSpec, value: &Value<'_>) -> Result<(), RequestError> {
+        let single = value.kind() != Kind::Array;
+        let strings = match spec.datatype {
+            DataType::Bytes if single => {
+                let string = value.string().map_err(RequestError::BytesData)?;
+                Some(vec![Bytes::copy_from_slice(&string)])
+            }
+            DataType::Bytes => Some(read_strings(value, self.body)?),
+            _ => None,
+        };
+        let elements = if single { 1 } else { value.elements().count() };
+        let shape = shape(spec, elements).ok_or_else(|| RequestError::NoBatch(spec.name.clone()))?;
+        if self.request.inputs.iter().any(|input| input.name == spec.name) {
+            let (id, input) = (self.request.prefix(), spec.name.clone());
+            return Err(RequestError::DuplicateInput { id, input });
+        }
+        let data = match strings {
+            Some(strings) => TensorData::Strings(strings),
+            None if !single => read_data(&spec.name, Some(spec.datatype), &shape, Some(*value), self.body)?,
+            None if spec.datatype == DataType::Int64 => {
+                TensorData::Int64(vec![value.signed().map_err(field("data"))?])
+            }
+            None => TensorData::Fp32(vec![value.double().map_err(field("data"))? as f32]),
+        };
+        let (name, datatype) = (spec.name.clone(), Some(spec.datatype));
+        self.request.inputs.push(InputTensor { name, datatype, shape, data });
+        Ok(())
+    }
+}
+
+/// The shape of so many elements: they fill the fixed dimensions, and what is left is the last one that is not fixed, which
+/// the rows of a batch are if there is no other. `None` if they do not fill the fixed ones.
+fn shape(spec: &TensorSpec, elements: usize) -> Option<Vec<i64>> {
+    let mut left = i64::try_from(elements).ok()?;
+    let mut shape = vec![-1];
+    shape.extend_from_slice(&spec.dims);
+    for &dimension in shape.iter().filter(|&&dimension| dimension != -1) {
+        if left.checked_rem(dimension)? != 0 {
+            return None;
+        }
+        left /= dimension;
+    }
+    for dimension in shape.iter_mut().rev().filter(|dimension| **dimension == -1) {
+        *dimension = std::mem::replace(&mut left, 1);
+    }
+    Some(shape)
 }
 
 #[cfg(test)]
@@ -94,6 +136,7 @@ mod tests {
             ("TEXT", DataType::Bytes, vec![1]),
             ("IDS", DataType::Int64, vec![4]),
             ("P", DataType::Fp32, vec![2, 2]),
+            ("LABELS", DataType::Bytes, vec![-1]),
         ]
         .map(|(name, datatype, dims)| TensorSpec { name: name.to_owned(), datatype, dims });
         let find = |name: &str| specs.iter().find(|spec| spec.name == name);
@@ -104,28 +147,73 @@ mod tests {
     #[test]
     fn tensors_parameters_and_id() {
         let request = read(
-            r#"{"id":"x","TEXT":"a\nb","IDS":[1,[2,3],4],"P":[1,2,3.5,4],"k":1,"parameters":{"m":true}}"#,
+            r#"{"id":"x","TEXT":"a\nb","IDS":[1,2,3,4],"P":[1,2,3.5,4,5,6,7,8],"k":1,"parameters":{"m":true,"LABELS":["a","b"],"id":7}}"#,
         );
         let request = request.unwrap();
         assert_eq!(request.id, "x");
         let shapes: Vec<_> = request.inputs.iter().map(|input| input.shape.as_slice()).collect();
-        assert_eq!(shapes, [&[1, 1][..], &[1, 4], &[1, 2, 2]]);
+        assert_eq!(shapes, [&[1, 1][..], &[1, 4], &[2, 2, 2], &[1, 2]]);
         assert!(matches!(&request.inputs[0].data, TensorData::Strings(strings) if strings[..] == ["a\nb"]));
         assert!(matches!(&request.inputs[1].data, TensorData::Int64(ids) if ids[..] == [1, 2, 3, 4]));
         assert!(matches!(&request.inputs[2].data, TensorData::Fp32(values) if values[2] == 3.5));
         assert_eq!(request.parameter("k"), Some(&ParameterValue::Int(1)));
         assert_eq!(request.parameter("m"), Some(&ParameterValue::Bool(true)));
-        assert_eq!(read(r#"{"IDS":7}"#).unwrap().inputs[0].shape, [1, 1]);
-        assert_eq!(read(r#"{"IDS":[1,2]}"#).unwrap().inputs[0].shape, [1, 2]);
+        assert_eq!(request.parameter("id"), Some(&ParameterValue::Int(7)));
+        assert_eq!(read(r#"{"TEXT":["a","b"]}"#).unwrap().inputs[0].shape, [2, 1]);
+        assert_eq!(read(r#"{"IDS":[]}"#).unwrap().inputs[0].shape, [0, 4]);
+        assert_eq!(read(r#"{"IDS":[[1],[2],[3],[4]]}"#).unwrap().inputs[0].shape, [1, 4]);
         assert!(read("{}").unwrap().inputs.is_empty());
+        // What a request has elsewhere is a parameter here.
+        let request = read(r#"{"timeout":"x","parameters":{"priority":-1}}"#).unwrap();
+        assert_eq!((request.priority, request.timeout_us, request.parameters.len()), (0, 0, 2));
     }
 
     #[test]
     fn what_is_wrong() {
-        assert!(read("{").unwrap_err().contains("failed to parse the request JSON buffer"));
-        assert!(read(r#"{"IDS":["a"]}"#).unwrap_err().contains("signed-integer"));
-        assert!(read(r#"{"TEXT":5}"#).unwrap_err().contains("string"));
-        assert!(read(r#"{"k":{}}"#).unwrap_err().contains("parameter 'k' has invalid type"));
-        assert!(read(r#"{"id":5}"#).unwrap_err().contains("Unable to parse 'id'"));
+        let no_schema = "The schema can not convert input 'IDS' to tensor with proper shape";
+        for (body, words) in [
+            ("{", "failed to parse the request JSON buffer: Missing a name for object member. at 1"),
+            ("[]", "attempt to get members for non-object"),
+            (r#"{"IDS":7,"parameters":5}"#, no_schema),
+            (r#"{"IDS":{}}"#, no_schema),
+            (r#"{"IDS":[1,2,3]}"#, no_schema),
+            (r#"{"IDS":[[1,2,3,4]]}"#, no_schema),
+            (
+                r#"{"IDS":["a",1,2,3]}"#,
+                "Unable to parse 'data': attempt to access JSON non-signed-integer as signed-integer",
+            ),
+            (
+                r#"{"IDS":[1,2,3,[4,5]]}"#,
+                "Unable to parse 'data': Shape does not match true shape of 'data' field",
+            ),
+            (
+                r#"{"IDS":[1,2,3,4],"IDS":[1,2,3,4]}"#,
+                "[request id: <id_unknown>] input 'IDS' already exists in request",
+            ),
+            (
+                r#"{"TEXT":5}"#,
+                "Unable to parse JSON bytes array: attempt to access JSON non-string as string",
+            ),
+            (
+                r#"{"k":{}}"#,
+                "parameter 'k' has invalid type. It should be either 'int', 'bool', or 'string'.",
+            ),
+            (r#"{"k":{},"id":5}"#, "Unable to parse 'id': attempt to access JSON non-string as string"),
+            (
+                r#"{"parameters":null}"#,
+                "Expected JSON object for keyword: 'parameters': attempt to access JSON non-object as object",
+            ),
+            (
+                r#"{"parameters":{"parameters":{}}}"#,
+                "Converting keyword: 'parameters': parameter 'parameters' has invalid type. It should be either 'int', \
+                 'bool', or 'string'.",
+            ),
+            (
+                r#"{"parameters":{"IDS":5}}"#,
+                "Converting keyword: 'parameters': The schema can not convert input 'IDS' to tensor with proper shape",
+            ),
+        ] {
+            assert_eq!(read(body).map(drop), Err(words.to_owned()), "{body}");
+        }
     }
 }

@@ -15,8 +15,7 @@ use crate::tensor::{InputTensor, TensorData};
 
 pub(super) fn read(body: &Bytes, header_length: usize, model: &str) -> Result<InferRequest, RequestError> {
     let header = body.slice(..header_length.min(body.len()));
-    json::validate(&header)?;
-    let fields = Fields::of(Value::root(&header));
+    let fields = Fields::of(json::parse(&header)?);
 
     let mut request = InferRequest::default();
     if let Some(id) = fields.id {
@@ -186,8 +185,8 @@ fn read_input(
             model: model.to_owned(),
         })?;
         TensorData::Raw(binary.split_to(size))
-    } else if region.is_some() {
-        TensorData::SharedMemory(read_span(fields.parameters)?.unwrap_or_else(no_span))
+    } else if let Some(span) = read_span(fields.parameters)? {
+        TensorData::SharedMemory(span)
     } else {
         read_data(&name, datatype, &shape, fields.data, header)?
     };
@@ -208,7 +207,7 @@ fn check_source(data: bool, binary: bool, shared_memory: bool) -> Result<(), Req
 /// Triton counts the elements of a request with a signed 32-bit integer.
 const MAX_ELEMENTS: i64 = i32::MAX as i64;
 
-fn read_data(
+pub(super) fn read_data(
     input: &str,
     datatype: Option<DataType>,
     shape: &[i64],
@@ -284,7 +283,8 @@ fn read_output(item: &Value<'_>) -> Result<OutputRequest, RequestError> {
     Ok(OutputRequest {
         name: text(&name),
         form: if binary { OutputForm::Binary } else { OutputForm::Json },
-        classes: usize::try_from(classes).unwrap_or(usize::MAX),
+        // Triton keeps 32 bits of it.
+        classes: classes as u32 as usize,
         shared_memory,
     })
 }
@@ -299,10 +299,6 @@ fn read_span(parameters: Option<Value<'_>>) -> Result<Option<SharedMemorySpan>, 
     let offset = number("shared_memory_offset")?;
     let byte_size = number("shared_memory_byte_size")?;
     Ok(region.map(|region| SharedMemorySpan { region, offset, byte_size }))
-}
-
-fn no_span() -> SharedMemorySpan {
-    SharedMemorySpan { region: String::new(), offset: 0, byte_size: 0 }
 }
 
 fn required<'a>(value: Option<Value<'a>>, name: &'static str) -> Result<Value<'a>, AccessError> {

@@ -6,6 +6,7 @@ use tonic::Status;
 use crate::control::ControlError;
 use crate::error::{InferError, LookupError};
 use crate::regions::RegionError;
+use crate::trace_update::TraceSettingError;
 
 /// Why a request other than for inference is not answered. The words are Triton's.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +31,8 @@ pub(super) enum ManageError {
     SettingType { setting: &'static str, expected: &'static str },
     #[error("expect only 1 value for '{0}'")]
     OneValue(&'static str),
-    #[error("Unable to parse '{setting}', got: {got}")]
-    TraceValue { setting: &'static str, got: String },
+    #[error(transparent)]
+    TraceSetting(#[from] TraceSettingError),
 }
 
 impl ManageError {
@@ -45,8 +46,8 @@ impl ManageError {
             | ManageError::TraceModel(_)
             | ManageError::LogFormat(_)
             | ManageError::SettingType { .. }
-            | ManageError::OneValue(_)
-            | ManageError::TraceValue { .. } => Code::InvalidArgument,
+            | ManageError::OneValue(_) => Code::InvalidArgument,
+            ManageError::TraceSetting(error) => error.code(),
         }
     }
 }

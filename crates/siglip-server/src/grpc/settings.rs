@@ -9,8 +9,9 @@ use siglip_protocol::grpc::inference::trace_setting_request::SettingValue as Tra
 use siglip_protocol::grpc::inference::trace_setting_response as trace_response;
 
 use super::error::ManageError;
-use crate::settings::{LogFormat, TraceUpdate};
+use crate::settings::LogFormat;
 use crate::state::ServerState;
+use crate::trace_update::RawTraceUpdate;
 
 pub(super) fn log(
     state: &ServerState,
@@ -78,13 +79,13 @@ pub(super) fn trace(
         let levels = levels.value.clone();
         (!levels.is_empty()).then_some(levels)
     });
-    let update = TraceUpdate {
+    let update = RawTraceUpdate {
         levels,
         rate: number(settings, "trace_rate")?,
         count: number(settings, "trace_count")?,
         log_frequency: number(settings, "log_frequency")?,
     };
-    let shown = state.settings.update_trace(model, update);
+    let shown = state.settings.update_trace(model, update.read(state.tracer.is_some())?);
     let settings = [
         ("trace_level", shown.levels),
         ("trace_rate", vec![shown.rate]),
@@ -99,17 +100,14 @@ pub(super) fn trace(
 }
 
 /// A number that travels as a string; without a value the setting goes back to what it is without being set.
-fn number<T: std::str::FromStr>(
+fn number(
     settings: &BTreeMap<String, TraceValue>,
     setting: &'static str,
-) -> Result<Option<Option<T>>, ManageError> {
+) -> Result<Option<Option<String>>, ManageError> {
     match settings.get(setting).map(|values| values.value.as_slice()) {
         None => Ok(None),
         Some([]) => Ok(Some(None)),
-        Some([got]) => match got.parse() {
-            Ok(number) => Ok(Some(Some(number))),
-            Err(_) => Err(ManageError::TraceValue { setting, got: got.clone() }),
-        },
+        Some([got]) => Ok(Some(Some(got.clone()))),
         Some(_) => Err(ManageError::OneValue(setting)),
     }
 }

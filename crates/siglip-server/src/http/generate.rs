@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::CONTENT_TYPE;
-use siglip_protocol::InferRequest;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use siglip_protocol::{Code, InferRequest};
 
 use super::reply::{self, JSON_TYPE, Reply};
+use crate::endpoint::Endpoint;
 use crate::error::InferError;
 use crate::state::ServerState;
 
@@ -19,10 +20,19 @@ pub(super) async fn answer(
     model: &str,
     version: Option<&str>,
     stream: bool,
+    headers: &HeaderMap,
     body: Bytes,
     received: Instant,
 ) -> Reply {
-    match generate(state, model, version, &body, received).await {
+    let endpoint = match state.registry.find(model, version) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return reply::lookup_error(&error),
+    };
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        let message = "Unsupported content-encoding, only 'identity' is supported.";
+        return reply::protocol_error(Code::InvalidArgument, message);
+    }
+    match generate(state, &endpoint, &body, received).await {
         Ok(document) if stream => {
             let event = [b"data: ", document.as_slice(), b"\n\n"].concat();
             chunked(EVENTS_TYPE, event)
@@ -34,15 +44,13 @@ pub(super) async fn answer(
 
 async fn generate(
     state: &ServerState,
-    model: &str,
-    version: Option<&str>,
+    endpoint: &Endpoint,
     body: &Bytes,
     received: Instant,
 ) -> Result<Vec<u8>, InferError> {
-    let endpoint = state.registry.find(model, version)?;
     let mut request = InferRequest::from_generate(body, |name| endpoint.input(name))?;
-    let outcome = crate::infer::infer(state, &endpoint, &mut request, received).await?;
-    Ok(crate::infer::response(&endpoint, &request, &outcome).encode_generate())
+    let outcome = crate::infer::infer(state, endpoint, &mut request, received).await?;
+    Ok(crate::infer::response(endpoint, &request, &outcome).encode_generate())
 }
 
 /// A reply whose length is not announced, as Triton sends it.

@@ -1,7 +1,7 @@
 //! Everything but inference: health, metadata, configuration, statistics, the repository.
 
 use http::{Method, StatusCode};
-use siglip_protocol::json::{self, AccessError, Kind, SyntaxError, Value};
+use siglip_protocol::json::{self, AccessError, Kind, SyntaxError};
 use siglip_protocol::repository::IndexEntry;
 use siglip_protocol::statistics::StatisticsReply;
 use siglip_protocol::{Code, RequestError};
@@ -13,6 +13,7 @@ use crate::control::{self, ControlError};
 use crate::describe;
 use crate::regions::RegionError;
 use crate::state::ServerState;
+use crate::trace_update::TraceSettingError;
 
 /// Why a request other than for inference is not answered. The words are Triton's.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +36,8 @@ pub(super) enum ManageError {
     FileLocation(&'static str),
     #[error("invalid argument for --log_format, got: {0}")]
     LogFormat(String),
-    #[error("Unable to parse '{setting}', got: {got}")]
-    TraceValue { setting: &'static str, got: String },
+    #[error(transparent)]
+    TraceSetting(#[from] TraceSettingError),
 }
 
 impl ManageError {
@@ -45,9 +46,8 @@ impl ManageError {
             ManageError::Syntax(error) => RequestError::from(*error).code(),
             ManageError::Access(_) => Code::Internal,
             ManageError::Region(error) => error.code(),
-            ManageError::NoField(_) | ManageError::TraceModel(_) | ManageError::TraceValue { .. } => {
-                Code::InvalidArgument
-            }
+            ManageError::NoField(_) | ManageError::TraceModel(_) => Code::InvalidArgument,
+            ManageError::TraceSetting(error) => error.code(),
             ManageError::RepositoryName | ManageError::FileLocation(_) => Code::Unsupported,
             ManageError::Control(error) => error.code(),
             ManageError::LogFormat(_) => Code::Unavailable,
@@ -102,8 +102,7 @@ fn model(state: &ServerState, name: &str, version: Option<&str>, action: ModelAc
 fn index(state: &ServerState, body: &[u8]) -> Result<Reply, ManageError> {
     let mut ready_only = false;
     if !body.is_empty() {
-        json::validate(body)?;
-        if let Some(ready) = Value::root(body).get("ready") {
+        if let Some(ready) = json::parse(body)?.get("ready") {
             ready_only = ready.bool()?;
         }
     }
@@ -132,8 +131,7 @@ fn read_load_request(body: &[u8]) -> Result<Option<String>, ManageError> {
     if body.is_empty() {
         return Ok(None);
     }
-    json::validate(body)?;
-    let Some(parameters) = Value::root(body).get("parameters") else { return Ok(None) };
+    let Some(parameters) = json::parse(body)?.get("parameters") else { return Ok(None) };
     if parameters.kind() != Kind::Object {
         return Err(AccessError::NotObject.into());
     }

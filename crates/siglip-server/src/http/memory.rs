@@ -1,7 +1,7 @@
 //! Shared memory over HTTP.
 
 use serde::Serialize;
-use siglip_protocol::json::{self, AccessError, Value};
+use siglip_protocol::json::{self, AccessError};
 
 use super::manage::{ManageError, document};
 use super::reply::{self, Reply};
@@ -39,8 +39,7 @@ pub(super) fn system(
         }
         MemoryAction::Register => {
             let name = region.ok_or(RegionError::NoName("system"))?;
-            json::validate(body)?;
-            let root = Value::root(body);
+            let root = json::parse(body)?;
             let key = root.get("key").ok_or(ManageError::NoField("key"))?.string()?;
             let offset = root.get("offset").map_or(Ok(0), |offset| offset.unsigned())?;
             let byte_size = root.get("byte_size").ok_or(ManageError::NoField("byte_size"))?.unsigned()?;

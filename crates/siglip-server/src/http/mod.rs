@@ -41,7 +41,7 @@ pub(crate) async fn answer(state: &ServerState, request: Request<Incoming>) -> R
             infer::answer(state, name, version, &head.headers, body, received).await
         }
         Route::Model { name, version, action: ModelAction::Generate { stream } } => {
-            generate::answer(state, name, version, stream, body, received).await
+            generate::answer(state, name, version, stream, &head.headers, body, received).await
         }
         route => manage::answer(state, &route, &head.method, &body).await,
     }

@@ -121,7 +121,8 @@ impl<'a> Route<'a> {
         use ErrorForm::{Json, Plain};
         Some(match self {
             Route::Live | Route::Ready | Route::Model { action: ModelAction::Ready, .. } => (GET, Plain),
-            Route::Model { action: ModelAction::Infer | ModelAction::Generate { .. }, .. } => (POST, Plain),
+            Route::Model { action: ModelAction::Infer, .. } => (POST, Plain),
+            Route::Model { action: ModelAction::Generate { .. }, .. } => (POST, Json),
             Route::Server | Route::AllStatistics | Route::Model { .. } => (GET, Json),
             Route::SystemMemory { action: MemoryAction::Status, .. }
             | Route::CudaMemory { action: MemoryAction::Status, .. } => (GET, Json),

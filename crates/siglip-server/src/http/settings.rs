@@ -6,8 +6,9 @@ use siglip_protocol::json::{self, AccessError, Kind, Value};
 
 use super::manage::{ManageError, document};
 use super::reply::Reply;
-use crate::settings::{LogFormat, LogSettings, ShownTrace, TraceUpdate};
+use crate::settings::{LogFormat, LogSettings, ShownTrace};
 use crate::state::ServerState;
+use crate::trace_update::RawTraceUpdate;
 
 #[derive(Serialize)]
 struct LogDocument {
@@ -23,15 +24,15 @@ pub(super) fn log(state: &ServerState, method: &Method, body: &[u8]) -> Result<R
     if method == Method::GET {
         return Ok(log_document(&state.settings.log()));
     }
-    json::validate(body)?;
-    let root = Value::root(body);
-    if root.get("log_file").is_some() {
+    let root = json::parse(body)?;
+    let setting = |name| root.get(name).filter(|value| value.kind() != Kind::Null);
+    if setting("log_file").is_some() {
         return Err(ManageError::FileLocation("log"));
     }
-    let flag = |name| root.get(name).map(|value| value.bool()).transpose();
+    let flag = |name| setting(name).map(|value| value.bool()).transpose();
     let (info, warning, error) = (flag("log_info")?, flag("log_warning")?, flag("log_error")?);
-    let verbose_level = root.get("log_verbose_level").map(|value| value.unsigned()).transpose()?;
-    let format = root.get("log_format").map(|value| text(&value)).transpose()?;
+    let verbose_level = setting("log_verbose_level").map(|value| value.unsigned()).transpose()?;
+    let format = setting("log_format").map(|value| text(&value)).transpose()?;
     let format =
         format.map(|name| LogFormat::from_name(&name).ok_or(ManageError::LogFormat(name))).transpose()?;
     let settings = state.settings.update_log(|settings| {
@@ -40,7 +41,8 @@ pub(super) fn log(state: &ServerState, method: &Method, body: &[u8]) -> Result<R
         settings.error = error.unwrap_or(settings.error);
         settings.format = format.unwrap_or(settings.format);
         if let Some(level) = verbose_level {
-            settings.verbose_level = u32::try_from(level).unwrap_or(u32::MAX);
+            // Triton keeps 32 bits of it.
+            settings.verbose_level = level as u32;
         }
     });
     Ok(log_document(&settings))
@@ -81,8 +83,8 @@ pub(super) fn trace(
     let shown = if method == Method::GET {
         state.settings.trace(model)
     } else {
-        json::validate(body)?;
-        state.settings.update_trace(model, read_update(&Value::root(body))?)
+        let update = read_update(&json::parse(body)?)?.read(state.tracer.is_some())?;
+        state.settings.update_trace(model, update)
     };
     let ShownTrace { levels, rate, count, log_frequency } = shown;
     Ok(document(&TraceDocument {
@@ -96,7 +98,7 @@ pub(super) fn trace(
 }
 
 /// A setting that is `null` goes back to what it is without being set.
-fn read_update(root: &Value<'_>) -> Result<TraceUpdate, ManageError> {
+fn read_update(root: &Value<'_>) -> Result<RawTraceUpdate, ManageError> {
     if root.get("trace_file").is_some() {
         return Err(ManageError::FileLocation("trace"));
     }
@@ -108,7 +110,7 @@ fn read_update(root: &Value<'_>) -> Result<TraceUpdate, ManageError> {
             Some(Some(levels.collect::<Result<Vec<_>, _>>()?))
         }
     };
-    Ok(TraceUpdate {
+    Ok(RawTraceUpdate {
         levels,
         rate: number(root, "trace_rate")?,
         count: number(root, "trace_count")?,
@@ -117,18 +119,11 @@ fn read_update(root: &Value<'_>) -> Result<TraceUpdate, ManageError> {
 }
 
 /// A number that travels as a string.
-fn number<T: std::str::FromStr>(
-    root: &Value<'_>,
-    setting: &'static str,
-) -> Result<Option<Option<T>>, ManageError> {
-    let Some(value) = root.get(setting) else { return Ok(None) };
-    if value.kind() == Kind::Null {
-        return Ok(Some(None));
-    }
-    let got = text(&value)?;
-    match got.parse() {
-        Ok(number) => Ok(Some(Some(number))),
-        Err(_) => Err(ManageError::TraceValue { setting, got }),
+fn number(root: &Value<'_>, setting: &'static str) -> Result<Option<Option<String>>, AccessError> {
+    match root.get(setting) {
+        None => Ok(None),
+        Some(value) if value.kind() == Kind::Null => Ok(Some(None)),
+        Some(value) => Ok(Some(Some(text(&value)?))),
     }
 }
 

@@ -1,0 +1,176 @@
+//! What a client wants the trace settings to be, read as Triton reads it.
+
+use siglip_protocol::Code;
+
+/// The levels that exist; others are ignored, as by Triton.
+pub(crate) const TRACE_LEVELS: [&str; 2] = ["TIMESTAMPS", "TENSORS"];
+/// What is said for no level.
+pub(crate) const OFF: &str = "OFF";
+
+/// A change of the trace settings: each stays as it is (`None`), or becomes a value, or what it is without being set.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TraceUpdate {
+    pub(crate) levels: Option<Option<Vec<String>>>,
+    pub(crate) rate: Option<Option<u32>>,
+    pub(crate) count: Option<Option<i32>>,
+    pub(crate) log_frequency: Option<Option<u32>>,
+}
+
+/// The same with numbers as they travel: as strings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawTraceUpdate {
+    pub(crate) levels: Option<Option<Vec<String>>>,
+    pub(crate) rate: Option<Option<String>>,
+    pub(crate) count: Option<Option<String>>,
+    pub(crate) log_frequency: Option<Option<String>>,
+}
+
+/// Why trace settings were not changed. The words are Triton's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TraceSettingError {
+    #[error("Expect only one trace level 'OFF' is specified")]
+    OffAndOthers,
+    #[error("Unable to parse '{setting}', got: {got}")]
+    NoNumber { setting: &'static str, got: String },
+    #[error("Unable to parse '{setting}', value is out of range [ {least}, {most} ], got: {got}")]
+    OutOfRange { setting: &'static str, least: i64, most: i64, got: String },
+    #[error("Unable to parse 'trace_count'. Expecting value >= -1, got:{0}")]
+    NegativeCount(i64),
+    #[error("Attempting to set invalid trace setting :trace file name is not given")]
+    NoFile,
+}
+
+impl TraceSettingError {
+    pub(crate) fn code(&self) -> Code {
+        Code::InvalidArgument
+    }
+}
+
+impl RawTraceUpdate {
+    /// Reads the numbers. `file` is whether there is a file to write traces to.
+    pub(crate) fn read(self, file: bool) -> Result<TraceUpdate, TraceSettingError> {
+        let levels = self.levels.iter().flatten().flatten();
+        if levels.clone().count() > 1 && levels.clone().any(|level| level == OFF) {
+            return Err(TraceSettingError::OffAndOthers);
+        }
+        let wanted = levels.clone().any(|level| TRACE_LEVELS.contains(&level.as_str()));
+        let update = TraceUpdate {
+            rate: read(self.rate, |got| unsigned("trace_rate", got))?,
+            count: read(self.count, count)?,
+            log_frequency: read(self.log_frequency, |got| unsigned("log_frequency", got))?,
+            levels: self.levels,
+        };
+        if wanted && !file { Err(TraceSettingError::NoFile) } else { Ok(update) }
+    }
+}
+
+fn read<T>(
+    setting: Option<Option<String>>,
+    number: impl Fn(&str) -> Result<T, TraceSettingError>,
+) -> Result<Option<Option<T>>, TraceSettingError> {
+    setting.map(|value| value.map(|got| number(&got)).transpose()).transpose()
+}
+
+/// As `strtoul` reads it: of a number below zero, its complement.
+fn unsigned(setting: &'static str, got: &str) -> Result<u32, TraceSettingError> {
+    let value = leading_number(setting, got)?;
+    let size = u32::try_from(value.unsigned_abs()).map_err(|_| TraceSettingError::OutOfRange {
+        setting,
+        least: 0,
+        most: u32::MAX.into(),
+        got: got.to_owned(),
+    })?;
+    Ok(if value < 0 { size.wrapping_neg() } else { size })
+}
+
+fn count(got: &str) -> Result<i32, TraceSettingError> {
+    let setting = "trace_count";
+    let value = leading_number(setting, got)?;
+    match i32::try_from(value) {
+        Ok(count @ -1..) => Ok(count),
+        Ok(_) => Err(TraceSettingError::NegativeCount(value)),
+        Err(_) => Err(TraceSettingError::OutOfRange {
+            setting,
+            least: -1,
+            most: i32::MAX.into(),
+            got: got.to_owned(),
+        }),
+    }
+}
+
+/// The number that a text starts with, after white space; what follows it does not count. One too large for 64 bits
+/// becomes the largest.
+fn leading_number(setting: &'static str, got: &str) -> Result<i64, TraceSettingError> {
+    let text = got.trim_ascii_start();
+    let (negative, text) = match text.strip_prefix('-') {
+        Some(text) => (true, text),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let digits = text.bytes().take_while(u8::is_ascii_digit);
+    let size = digits
+        .map(|digit| i64::from(digit - b'0'))
+        .reduce(|size, digit| size.saturating_mul(10).saturating_add(digit));
+    match size {
+        None => Err(TraceSettingError::NoNumber { setting, got: got.to_owned() }),
+        Some(size) => Ok(if negative { -size } else { size }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(got: &str) -> Result<TraceUpdate, String> {
+        let update = RawTraceUpdate { rate: Some(Some(got.to_owned())), ..RawTraceUpdate::default() };
+        update.read(false).map_err(|error| error.to_string())
+    }
+
+    fn count(got: &str) -> Result<TraceUpdate, String> {
+        let update = RawTraceUpdate { count: Some(Some(got.to_owned())), ..RawTraceUpdate::default() };
+        update.read(false).map_err(|error| error.to_string())
+    }
+
+    /// As a real Triton 24.10 answered.
+    #[test]
+    fn numbers() {
+        for (got, expected) in
+            [("5", 5), (" 5", 5), ("5x", 5), ("0x10", 0), ("1e3", 1), ("-1", u32::MAX), ("-5", u32::MAX - 4)]
+        {
+            assert_eq!(rate(got).unwrap().rate, Some(Some(expected)), "{got}");
+        }
+        for got in ["4294967296", "99999999999999999999", "-99999999999999999999"] {
+            let words =
+                format!("Unable to parse 'trace_rate', value is out of range [ 0, 4294967295 ], got: {got}");
+            assert_eq!(rate(got).unwrap_err(), words);
+        }
+        for got in ["", "z", "-", "+"] {
+            assert_eq!(rate(got).unwrap_err(), format!("Unable to parse 'trace_rate', got: {got}"));
+        }
+        assert_eq!(count(" -1x").unwrap().count, Some(Some(-1)));
+        assert_eq!(count("-5").unwrap_err(), "Unable to parse 'trace_count'. Expecting value >= -1, got:-5");
+        for got in ["2147483648", "-2147483649", "99999999999999999999999"] {
+            let words = format!(
+                "Unable to parse 'trace_count', value is out of range [ -1, 2147483647 ], got: {got}"
+            );
+            assert_eq!(count(got).unwrap_err(), words);
+        }
+    }
+
+    #[test]
+    fn levels() {
+        let read = |levels: &[&str], rate: Option<&str>, file| {
+            let levels = levels.iter().map(|&level| level.to_owned()).collect();
+            let rate = rate.map(|rate| Some(rate.to_owned()));
+            RawTraceUpdate { levels: Some(Some(levels)), rate, ..RawTraceUpdate::default() }.read(file).err()
+        };
+        for levels in [&["OFF", "TENSORS"][..], &["x", "OFF"], &["OFF", "OFF"]] {
+            assert_eq!(read(levels, Some("z"), true), Some(TraceSettingError::OffAndOthers));
+        }
+        assert_eq!(read(&["TENSORS", "x"], None, false), Some(TraceSettingError::NoFile));
+        assert!(matches!(read(&["TENSORS"], Some("z"), false), Some(TraceSettingError::NoNumber { .. })));
+        for levels in [&["OFF"][..], &["x"], &["MAX"], &[]] {
+            assert_eq!(read(levels, None, false), None);
+        }
+        assert_eq!(read(&["TENSORS", "TIMESTAMPS"], None, true), None);
+    }
+}
