@@ -75,6 +75,10 @@ pub enum CheckError {
     )]
     Shape { id: String, input: String, model: String, expected: String, got: String },
     #[error(
+        "{id}All input dimensions should be specified for input '{input}' for model '{model}', got {got}"
+    )]
+    OpenShape { id: String, input: String, model: String, got: String },
+    #[error(
         "{id}input byte size mismatch for input '{input}' for model '{model}'. Expected {expected}, got {got}"
     )]
     ByteSize { id: String, input: String, model: String, expected: usize, got: usize },
@@ -242,11 +246,15 @@ impl ModelSpec {
             });
         }
         let row = shape.get(1..).unwrap_or_default();
-        let fits = |(&want, &got): (&i64, &i64)| want == -1 || want == got;
+        let fits = |(&want, &got): (&i64, &i64)| want == -1 || got == -1 || want == got;
         if row.len() != spec.dims.len() || !spec.dims.iter().zip(row).all(fits) {
             let expected = show_shape(std::iter::once(&-1).chain(&spec.dims));
             let got = show_shape(&shape);
             return Err(CheckError::Shape { id: id(), input: name, model: model(), expected, got });
+        }
+        if row.contains(&-1) {
+            let got = show_shape(&shape);
+            return Err(CheckError::OpenShape { id: id(), input: name, model: model(), got });
         }
         let row_elements = row.iter().try_fold(1_usize, |count, &dimension| {
             usize::try_from(dimension).ok().and_then(|dimension| count.checked_mul(dimension))

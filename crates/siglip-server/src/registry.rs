@@ -136,11 +136,14 @@ impl Registry {
     }
 }
 
-/// A version as a client writes it.
+/// A version as a client writes it: the number that the text starts with, as Triton reads it.
 fn parse_version(text: &str) -> Result<i64, LookupError> {
-    match text.parse() {
-        Ok(version) if version < 0 => Err(LookupError::NegativeVersion(text.to_owned())),
-        Ok(version) => Ok(version),
-        Err(_) => Err(LookupError::VersionFormat(text.to_owned())),
+    let number = text.trim_ascii_start();
+    let sign = usize::from(number.starts_with(['-', '+']));
+    let digits = number.bytes().skip(sign).take_while(u8::is_ascii_digit).count();
+    match number.get(..sign + digits).and_then(|number| number.parse().ok()) {
+        Some(version) if version < 0 => Err(LookupError::NegativeVersion(text.to_owned())),
+        Some(version) => Ok(version),
+        None => Err(LookupError::VersionFormat(text.to_owned())),
     }
 }

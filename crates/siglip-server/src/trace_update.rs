@@ -16,13 +16,13 @@ pub(crate) struct TraceUpdate {
     pub(crate) log_frequency: Option<Option<u32>>,
 }
 
-/// The same with numbers as they travel: as strings.
+/// The same with numbers as they travel: as lists of strings, of which one counts, and none is no value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RawTraceUpdate {
     pub(crate) levels: Option<Option<Vec<String>>>,
-    pub(crate) rate: Option<Option<String>>,
-    pub(crate) count: Option<Option<String>>,
-    pub(crate) log_frequency: Option<Option<String>>,
+    pub(crate) rate: Option<Vec<String>>,
+    pub(crate) count: Option<Vec<String>>,
+    pub(crate) log_frequency: Option<Vec<String>>,
 }
 
 /// Why trace settings were not changed. The words are Triton's.
@@ -30,6 +30,8 @@ pub(crate) struct RawTraceUpdate {
 pub(crate) enum TraceSettingError {
     #[error("Expect only one trace level 'OFF' is specified")]
     OffAndOthers,
+    #[error("expect only 1 value for '{0}'")]
+    OneValue(&'static str),
     #[error("Unable to parse '{setting}', got: {got}")]
     NoNumber { setting: &'static str, got: String },
     #[error("Unable to parse '{setting}', value is out of range [ {least}, {most} ], got: {got}")]
@@ -55,9 +57,9 @@ impl RawTraceUpdate {
         }
         let wanted = levels.clone().any(|level| TRACE_LEVELS.contains(&level.as_str()));
         let update = TraceUpdate {
-            rate: read(self.rate, |got| unsigned("trace_rate", got))?,
-            count: read(self.count, count)?,
-            log_frequency: read(self.log_frequency, |got| unsigned("log_frequency", got))?,
+            rate: read("trace_rate", self.rate, unsigned)?,
+            count: read("trace_count", self.count, count)?,
+            log_frequency: read("log_frequency", self.log_frequency, unsigned)?,
             levels: self.levels,
         };
         if wanted && !file { Err(TraceSettingError::NoFile) } else { Ok(update) }
@@ -65,10 +67,16 @@ impl RawTraceUpdate {
 }
 
 fn read<T>(
-    setting: Option<Option<String>>,
-    number: impl Fn(&str) -> Result<T, TraceSettingError>,
+    setting: &'static str,
+    values: Option<Vec<String>>,
+    number: impl Fn(&'static str, &str) -> Result<T, TraceSettingError>,
 ) -> Result<Option<Option<T>>, TraceSettingError> {
-    setting.map(|value| value.map(|got| number(&got)).transpose()).transpose()
+    match values.as_deref() {
+        None => Ok(None),
+        Some([]) => Ok(Some(None)),
+        Some([value]) => Ok(Some(Some(number(setting, value)?))),
+        Some(_) => Err(TraceSettingError::OneValue(setting)),
+    }
 }
 
 /// As `strtoul` reads it: of a number below zero, its complement.
@@ -83,8 +91,7 @@ fn unsigned(setting: &'static str, got: &str) -> Result<u32, TraceSettingError> 
     Ok(if value < 0 { size.wrapping_neg() } else { size })
 }
 
-fn count(got: &str) -> Result<i32, TraceSettingError> {
-    let setting = "trace_count";
+fn count(setting: &'static str, got: &str) -> Result<i32, TraceSettingError> {
     let value = leading_number(setting, got)?;
     match i32::try_from(value) {
         Ok(count @ -1..) => Ok(count),
@@ -121,12 +128,12 @@ mod tests {
     use super::*;
 
     fn rate(got: &str) -> Result<TraceUpdate, String> {
-        let update = RawTraceUpdate { rate: Some(Some(got.to_owned())), ..RawTraceUpdate::default() };
+        let update = RawTraceUpdate { rate: Some(vec![got.to_owned()]), ..RawTraceUpdate::default() };
         update.read(false).map_err(|error| error.to_string())
     }
 
     fn count(got: &str) -> Result<TraceUpdate, String> {
-        let update = RawTraceUpdate { count: Some(Some(got.to_owned())), ..RawTraceUpdate::default() };
+        let update = RawTraceUpdate { count: Some(vec![got.to_owned()]), ..RawTraceUpdate::default() };
         update.read(false).map_err(|error| error.to_string())
     }
 
@@ -160,7 +167,7 @@ mod tests {
     fn levels() {
         let read = |levels: &[&str], rate: Option<&str>, file| {
             let levels = levels.iter().map(|&level| level.to_owned()).collect();
-            let rate = rate.map(|rate| Some(rate.to_owned()));
+            let rate = rate.map(|rate| vec![rate.to_owned()]);
             RawTraceUpdate { levels: Some(Some(levels)), rate, ..RawTraceUpdate::default() }.read(file).err()
         };
         for levels in [&["OFF", "TENSORS"][..], &["x", "OFF"], &["OFF", "OFF"]] {

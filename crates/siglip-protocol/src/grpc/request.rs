@@ -28,7 +28,7 @@ pub enum GrpcRequestError {
         "unexpected explicit tensor data for input tensor '{input}' for model '{model}' of type '{got}', expected \
          datatype '{expected}'"
     )]
-    ContentsType { input: String, model: String, got: DataType, expected: String },
+    ContentsType { input: String, model: String, got: DataType, expected: &'static str },
     #[error(
         "contents field must not be specified when using raw_input_contents for '{input}' for model '{model}'"
     )]
@@ -37,12 +37,18 @@ pub enum GrpcRequestError {
         "unexpected 'content' provided when using shared memory for input tensor '{input}' for model '{model}'"
     )]
     ContentsAndSharedMemory { input: String, model: String },
-    #[error("expected tensor data for input tensor '{input}' for model '{model}'")]
+    #[error("unable to find data for input tensor '{input}' for model '{model}' in request.")]
     NoContents { input: String, model: String },
     #[error(
         "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor '{0}'"
     )]
     NoByteSize(String),
+    #[error("'{name}' can not be specified without 'shared_memory_region' parameter for tensor '{tensor}'")]
+    NoRegion { name: &'static str, tensor: String },
+    #[error("invalid value for 'classification' parameter, expected >= 0")]
+    NoClasses,
+    #[error("output can't set both 'shared_memory_region' and 'classification'")]
+    TwoForms,
     #[error("invalid value type for '{name}' parameter for tensor '{tensor}', expected {expected}.")]
     TensorParameterType { name: &'static str, tensor: String, expected: &'static str },
     #[error("{id}input '{input}' already exists in request")]
@@ -63,7 +69,7 @@ impl InferRequest {
     ///
     /// # Errors
     ///
-    /// [`GrpcRequestError`]: the first thing that is wrong.
+    /// [`GrpcRequestError`]: the first thing that is wrong, in the order in which Triton looks.
     pub fn from_grpc(message: ModelInferRequest) -> Result<Self, GrpcRequestError> {
         let ModelInferRequest {
             model_name: model, id, parameters, inputs, outputs, raw_input_contents, ..
@@ -74,14 +80,16 @@ impl InferRequest {
         let mut raw = raw_input_contents.into_iter();
         // Millions of inputs fit into a message: those before are not searched one by one.
         let mut names = HashSet::new();
+        if let Some(second) = inputs.iter().find(|input| !names.insert(input.name.as_str())) {
+            let (id, input) = (id_prefix(&request.id), second.name.clone());
+            return Err(GrpcRequestError::DuplicateInput { id, input });
+        }
         for input in inputs {
-            if !names.insert(input.name.clone()) {
-                let id = id_prefix(&request.id);
-                return Err(GrpcRequestError::DuplicateInput { id, input: input.name });
-            }
             request.inputs.push(read_input(input, &mut raw, any_raw, &model)?);
         }
         request.outputs = outputs.into_iter().map(read_output).collect::<Result<_, _>>()?;
+        // Of an output that is named more than once, whichever asks for classes counts.
+        request.outputs.sort_by_key(|output| output.classes == 0);
         Ok(request)
     }
 }
@@ -154,7 +162,7 @@ fn read_input(
                 input: name.clone(),
                 model: model(),
                 got,
-                expected: datatype.clone(),
+                expected: DataType::from_name(datatype.as_bytes()).map_or("<invalid>", DataType::name),
             })?
         }
         (None, None) => match raw.next() {
@@ -198,15 +206,20 @@ fn read_contents(contents: InferTensorContents, datatype: &str) -> Result<Tensor
 
 fn read_output(output: InferRequestedOutputTensor) -> Result<OutputRequest, GrpcRequestError> {
     let InferRequestedOutputTensor { name, parameters } = output;
+    let shared_memory = read_span(&name, &parameters)?;
     let classes = match parameters.get("classification").map(|parameter| &parameter.parameter_choice) {
         None => 0,
-        Some(Some(ParameterChoice::Int64Param(classes))) => usize::try_from(*classes).unwrap_or(0),
+        Some(Some(ParameterChoice::Int64Param(..=0))) => return Err(GrpcRequestError::NoClasses),
+        Some(Some(ParameterChoice::Int64Param(_))) if shared_memory.is_some() => {
+            return Err(GrpcRequestError::TwoForms);
+        }
+        // Triton keeps 32 bits of it.
+        Some(Some(ParameterChoice::Int64Param(classes))) => *classes as u32 as usize,
         Some(_) => {
             let (name, expected) = ("classification".to_owned(), "int64_param");
             return Err(GrpcRequestError::ParameterType { name, expected });
         }
     };
-    let shared_memory = read_span(&name, &parameters)?;
     Ok(OutputRequest { name, form: OutputForm::Binary, classes, shared_memory })
 }
 
@@ -220,7 +233,13 @@ fn read_span(tensor: &str, parameters: &Parameters) -> Result<Option<SharedMemor
         Some(_) => Err(wrong(name, "int64_param")),
     };
     let region = match parameters.get("shared_memory_region").map(|parameter| &parameter.parameter_choice) {
-        None => return Ok(None),
+        None => {
+            let place = ["shared_memory_offset", "shared_memory_byte_size"];
+            return match place.into_iter().find(|&name| parameters.contains_key(name)) {
+                Some(name) => Err(GrpcRequestError::NoRegion { name, tensor: tensor.to_owned() }),
+                None => Ok(None),
+            };
+        }
         Some(Some(ParameterChoice::StringParam(region))) => region.clone(),
         Some(_) => return Err(wrong("shared_memory_region", "string_param")),
     };

@@ -29,10 +29,10 @@ pub(super) enum ManageError {
     LogFormat(String),
     #[error("expect {expected} for '{setting}'")]
     SettingType { setting: &'static str, expected: &'static str },
-    #[error("expect only 1 value for '{0}'")]
-    OneValue(&'static str),
+    #[error("Unable to parse 'trace_count'. Expecting value >= -1, got: {0}")]
+    NegativeCount(i64),
     #[error(transparent)]
-    TraceSetting(#[from] TraceSettingError),
+    TraceSetting(TraceSettingError),
 }
 
 impl ManageError {
@@ -46,8 +46,18 @@ impl ManageError {
             | ManageError::TraceModel(_)
             | ManageError::LogFormat(_)
             | ManageError::SettingType { .. }
-            | ManageError::OneValue(_) => Code::InvalidArgument,
+            | ManageError::NegativeCount(_) => Code::InvalidArgument,
             ManageError::TraceSetting(error) => error.code(),
+        }
+    }
+}
+
+impl From<TraceSettingError> for ManageError {
+    fn from(error: TraceSettingError) -> Self {
+        match error {
+            // With a space that HTTP's words lack.
+            TraceSettingError::NegativeCount(count) => ManageError::NegativeCount(count),
+            error => ManageError::TraceSetting(error),
         }
     }
 }

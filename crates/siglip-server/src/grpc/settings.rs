@@ -1,11 +1,8 @@
 //! Log and trace settings over gRPC.
 
-use std::collections::BTreeMap;
-
 use siglip_protocol::grpc::inference as grpc;
 use siglip_protocol::grpc::inference::log_settings_request::setting_value::ParameterChoice as LogValue;
 use siglip_protocol::grpc::inference::log_settings_response as log_response;
-use siglip_protocol::grpc::inference::trace_setting_request::SettingValue as TraceValue;
 use siglip_protocol::grpc::inference::trace_setting_response as trace_response;
 
 use super::error::ManageError;
@@ -75,15 +72,13 @@ pub(super) fn trace(
     if settings.contains_key("trace_file") {
         return Err(ManageError::FileLocation("trace"));
     }
-    let levels = settings.get("trace_level").map(|levels| {
-        let levels = levels.value.clone();
-        (!levels.is_empty()).then_some(levels)
-    });
+    let values = |setting| settings.get(setting).map(|values| values.value.clone());
+    let levels = values("trace_level").map(|levels| (!levels.is_empty()).then_some(levels));
     let update = RawTraceUpdate {
         levels,
-        rate: number(settings, "trace_rate")?,
-        count: number(settings, "trace_count")?,
-        log_frequency: number(settings, "log_frequency")?,
+        rate: values("trace_rate"),
+        count: values("trace_count"),
+        log_frequency: values("log_frequency"),
     };
     let shown = state.settings.update_trace(model, update.read(state.tracer.is_some())?);
     let settings = [
@@ -97,17 +92,4 @@ pub(super) fn trace(
     let settings =
         settings.into_iter().map(|(name, value)| (name.to_owned(), trace_response::SettingValue { value }));
     Ok(grpc::TraceSettingResponse { settings: settings.collect() })
-}
-
-/// A number that travels as a string; without a value the setting goes back to what it is without being set.
-fn number(
-    settings: &BTreeMap<String, TraceValue>,
-    setting: &'static str,
-) -> Result<Option<Option<String>>, ManageError> {
-    match settings.get(setting).map(|values| values.value.as_slice()) {
-        None => Ok(None),
-        Some([]) => Ok(Some(None)),
-        Some([got]) => Ok(Some(Some(got.clone()))),
-        Some(_) => Err(ManageError::OneValue(setting)),
-    }
 }

@@ -119,11 +119,11 @@ fn read_update(root: &Value<'_>) -> Result<RawTraceUpdate, ManageError> {
 }
 
 /// A number that travels as a string.
-fn number(root: &Value<'_>, setting: &'static str) -> Result<Option<Option<String>>, AccessError> {
+fn number(root: &Value<'_>, setting: &str) -> Result<Option<Vec<String>>, AccessError> {
     match root.get(setting) {
         None => Ok(None),
-        Some(value) if value.kind() == Kind::Null => Ok(Some(None)),
-        Some(value) => Ok(Some(Some(text(&value)?))),
+        Some(value) if value.kind() == Kind::Null => Ok(Some(Vec::new())),
+        Some(value) => Ok(Some(vec![text(&value)?])),
     }
 }
 
