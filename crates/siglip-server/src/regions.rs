@@ -61,8 +61,11 @@ pub(crate) enum RegionError {
     OutputSize { output: String, given: u64, needed: usize },
     #[error("'region name' is necessary to register {0} shared memory region")]
     NoName(&'static str),
-    #[error("failed to register CUDA shared memory region: '{0}', GPUs not supported")]
-    NoCuda(String),
+    #[error("'raw_handle' must be a valid base64 encoded cudaIpcMemHandle_t")]
+    CudaHandle,
+    // What Triton says without a GPU. Memory of one cannot be registered here with one either.
+    #[error("failed to register shared memory region: invalid args")]
+    NoCuda,
 }
 
 impl RegionError {
@@ -80,7 +83,8 @@ impl RegionError {
             | RegionError::NotMappable(_)
             | RegionError::OutOfBounds(_)
             | RegionError::NoName(_)
-            | RegionError::NoCuda(_) => Code::InvalidArgument,
+            | RegionError::CudaHandle
+            | RegionError::NoCuda => Code::InvalidArgument,
         }
     }
 }

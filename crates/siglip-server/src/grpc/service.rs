@@ -177,9 +177,9 @@ impl GrpcInferenceService for Service {
 
     async fn cuda_shared_memory_register(
         &self,
-        request: Request<grpc::CudaSharedMemoryRegisterRequest>,
+        _: Request<grpc::CudaSharedMemoryRegisterRequest>,
     ) -> Result<Response<grpc::CudaSharedMemoryRegisterResponse>, Status> {
-        Err(RegionError::NoCuda(request.into_inner().name).into())
+        Err(RegionError::NoCuda.into())
     }
 
     async fn cuda_shared_memory_unregister(

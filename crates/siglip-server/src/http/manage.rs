@@ -72,7 +72,7 @@ pub(super) async fn answer(state: &ServerState, route: &Route<'_>, method: &Meth
             control(state, model, action, body).await
         }
         Route::SystemMemory { region, action } => memory::system(state, region, action, body),
-        Route::CudaMemory { region, action } => memory::cuda(region, action),
+        Route::CudaMemory { region, action } => memory::cuda(region, action, body),
         Route::Trace { model } => settings::trace(state, model, method, body),
         Route::Logging => settings::log(state, method, body),
         Route::Unknown => Ok(reply::not_found()),

@@ -1,7 +1,8 @@
 //! Shared memory over HTTP.
 
 use serde::Serialize;
-use siglip_protocol::json::{self, AccessError};
+use siglip::image::decode_base64;
+use siglip_protocol::json::{self, AccessError, Value};
 
 use super::manage::{ManageError, document};
 use super::reply::{self, Reply};
@@ -55,12 +56,29 @@ pub(super) fn system(
 }
 
 /// Memory of a GPU cannot be registered, so that there never is any.
-pub(super) fn cuda(region: Option<&str>, action: MemoryAction) -> Result<Reply, ManageError> {
+pub(super) fn cuda(region: Option<&str>, action: MemoryAction, body: &[u8]) -> Result<Reply, ManageError> {
     match (action, region) {
         (MemoryAction::Status, None) => Ok(document(&[(); 0])),
         (MemoryAction::Status, Some(region)) => Err(RegionError::UnknownCuda(region.to_owned()).into()),
         (MemoryAction::Register, None) => Err(RegionError::NoName("cuda").into()),
-        (MemoryAction::Register, Some(region)) => Err(RegionError::NoCuda(region.to_owned()).into()),
+        (MemoryAction::Register, Some(_)) => Err(refuse_cuda(&json::parse(body)?)),
         (MemoryAction::Unregister, _) => Ok(reply::done()),
+    }
+}
+
+/// Why this memory of a GPU is not registered: first what is wrong with the request.
+fn refuse_cuda(root: &Value<'_>) -> ManageError {
+    /// Bytes of a `cudaIpcMemHandle_t`.
+    const HANDLE: usize = 64;
+    let Some(handle) = root.get("raw_handle") else { return ManageError::NoField("raw_handle") };
+    let fields = handle.member("b64").and_then(|handle| handle.string()).and_then(|handle| {
+        root.member("device_id")?.unsigned()?;
+        root.member("byte_size")?.unsigned()?;
+        Ok(handle)
+    });
+    match fields.map(|handle| decode_base64(&handle)) {
+        Err(error) => error.into(),
+        Ok(Ok(handle)) if handle.len() == HANDLE => RegionError::NoCuda.into(),
+        Ok(_) => RegionError::CudaHandle.into(),
     }
 }

@@ -87,7 +87,6 @@ pub(crate) fn chosen(name: &str) -> Option<&'static str> {
             "the embedding's size is known, and is stated"
         }
         "model_metadata_head" | "model_ready_head" => "the reply to HEAD has no body (RFC 9110, 9.3.2)",
-        "cudashm_register" => "memory of a GPU cannot be registered",
         "repo_index_after_unload_params_unknown" => "an unloaded model is gone at once, and not UNLOADING",
         "load_with_config_override" => "a model's configuration is not a client's to change",
         "bad_version"

@@ -21,7 +21,6 @@ pub(crate) fn chosen(name: &str) -> Option<&'static str> {
         "model_config_embed_text" | "model_metadata_embed_text" => {
             "the embedding's size is known, and is stated"
         }
-        "cudashm_register" => "memory of a GPU cannot be registered",
         "shm_infer_out_beyond" | "shm_infer_out_offset_beyond" => {
             "an output beyond its region is an error, as over HTTP; Triton writes past its end"
         }
