@@ -3,7 +3,7 @@
 # it cannot be had here, says why and fails.
 #
 # The program is in the wheel of tritonclient 2.48.0 and needs two libraries: libcudart.so.12 from the package
-# nvidia-cuda-runtime-cu12, and libb64.so.0d from Debian's package libb64-0d, which is installed if this is run as root.
+# nvidia-cuda-runtime-cu12, and libb64.so.0d from Debian's package libb64-0d. Nothing is installed outside of the folder.
 set -euo pipefail
 fail() {
     echo "perf_analyzer cannot be had here: $1" >&2
@@ -42,8 +42,13 @@ SH
 fi
 # Asked of the linker rather than of a package list: what counts is that the program starts.
 missing=$(LD_LIBRARY_PATH=$dir ldd "$dir/perf_analyzer.bin" | sed -n 's/^\t*\(.*\) => not found$/\1/p')
-if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libb64-0d) >&2 </dev/null || true
+if [ -n "$missing" ] && command -v apt-get >/dev/null; then
+    # Where nobody has asked for a list of packages yet, only root can.
+    [ "$(id -u)" != 0 ] || apt-get update -qq >&2 </dev/null || true
+    package=$(mktemp -d)
+    (cd "$package" && apt-get download -qq libb64-0d && dpkg-deb -x libb64-0d_*.deb . &&
+        cp usr/lib/*/libb64.so.0d "$dir") >&2 </dev/null || true
+    rm -rf "$package"
     missing=$(LD_LIBRARY_PATH=$dir ldd "$dir/perf_analyzer.bin" | sed -n 's/^\t*\(.*\) => not found$/\1/p')
 fi
 [ -z "$missing" ] || fail "the libraries $(echo $missing) are missing (apt-get install libb64-0d)"

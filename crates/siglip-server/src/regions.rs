@@ -50,6 +50,8 @@ pub(crate) enum RegionError {
     TooSmall(String),
     #[error("failed to register shared memory region '{0}': unable to process address spaceInvalid argument")]
     NotMappable(String),
+    #[error("Invalid offset for shared memory region: '{0}'")]
+    Offset(String),
     #[error("Invalid offset + byte size for shared memory region: '{0}'")]
     OutOfBounds(String),
     #[error("shared memory region '{region}' is no longer as large as it was registered: {error}")]
@@ -81,6 +83,7 @@ impl RegionError {
             | RegionError::OutputSize { .. } => Code::Internal,
             RegionError::TooSmall(_)
             | RegionError::NotMappable(_)
+            | RegionError::Offset(_)
             | RegionError::OutOfBounds(_)
             | RegionError::NoName(_)
             | RegionError::CudaHandle
@@ -159,6 +162,9 @@ impl Regions {
     pub(crate) fn find(&self, span: &SharedMemorySpan) -> Result<(Arc<Region>, u64), RegionError> {
         let region = self.lock().get(&span.region).cloned();
         let region = region.ok_or_else(|| RegionError::Unknown(span.region.clone()))?;
+        if span.offset >= region.byte_size {
+            return Err(RegionError::Offset(span.region.clone()));
+        }
         let within = span.offset.checked_add(span.byte_size).is_some_and(|end| end <= region.byte_size);
         if !within || span.byte_size == 0 {
             return Err(RegionError::OutOfBounds(span.region.clone()));
