@@ -123,11 +123,14 @@ impl ModelSpec {
         if request.raw {
             self.complete_raw(&mut inputs, &request.id)?;
         }
-        for output in &request.outputs {
-            if !self.outputs.iter().any(|spec| spec.name == output.name) {
-                let (output, model) = (output.name.clone(), self.name.clone());
-                return Err(CheckError::UnknownOutput { output, model });
-            }
+        let unknown = request
+            .outputs
+            .iter()
+            .map(|output| &output.name)
+            .filter(|name| !self.outputs.iter().any(|spec| spec.name == **name));
+        // The first in order, as Triton keeps them.
+        if let Some(output) = unknown.min() {
+            return Err(CheckError::UnknownOutput { output: output.clone(), model: self.name.clone() });
         }
         if inputs.len() != self.inputs.len() {
             return Err(self.wrong_count(&inputs, id()));

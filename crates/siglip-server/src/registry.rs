@@ -55,7 +55,7 @@ impl Registry {
 
     /// The endpoint of that name and version; without a version, or with an empty one, the only one.
     pub(crate) fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Endpoint>, LookupError> {
-        let version = version.filter(|version| !version.is_empty()).map(parse_version).transpose()?;
+        let version = version.map_or(Ok(None), parse_version)?;
         let slots = self.slots();
         let slot = slots.get(name).ok_or_else(|| LookupError::Model(name.to_owned()))?;
         match (&slot.endpoint, version) {
@@ -136,14 +136,17 @@ impl Registry {
     }
 }
 
-/// A version as a client writes it: the number that the text starts with, as Triton reads it.
-fn parse_version(text: &str) -> Result<i64, LookupError> {
+/// A version as a client writes it: the number that the text starts with, as Triton reads it; none if it is empty.
+pub(crate) fn parse_version(text: &str) -> Result<Option<i64>, LookupError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     let number = text.trim_ascii_start();
     let sign = usize::from(number.starts_with(['-', '+']));
     let digits = number.bytes().skip(sign).take_while(u8::is_ascii_digit).count();
     match number.get(..sign + digits).and_then(|number| number.parse().ok()) {
         Some(version) if version < 0 => Err(LookupError::NegativeVersion(text.to_owned())),
-        Some(version) => Ok(version),
+        Some(version) => Ok(Some(version)),
         None => Err(LookupError::VersionFormat(text.to_owned())),
     }
 }

@@ -16,15 +16,6 @@ pub(crate) struct TraceUpdate {
     pub(crate) log_frequency: Option<Option<u32>>,
 }
 
-/// The same with numbers as they travel: as lists of strings, of which one counts, and none is no value.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RawTraceUpdate {
-    pub(crate) levels: Option<Option<Vec<String>>>,
-    pub(crate) rate: Option<Vec<String>>,
-    pub(crate) count: Option<Vec<String>>,
-    pub(crate) log_frequency: Option<Vec<String>>,
-}
-
 /// Why trace settings were not changed. The words are Triton's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TraceSettingError {
@@ -48,21 +39,42 @@ impl TraceSettingError {
     }
 }
 
-impl RawTraceUpdate {
-    /// Reads the numbers. `file` is whether there is a file to write traces to.
-    pub(crate) fn read(self, file: bool) -> Result<TraceUpdate, TraceSettingError> {
-        let levels = self.levels.iter().flatten().flatten();
-        if levels.clone().count() > 1 && levels.clone().any(|level| level == OFF) {
+/// Numbers come as they travel, as lists of strings, of which one counts; none is no value.
+impl TraceUpdate {
+    pub(crate) fn set_levels(
+        &mut self,
+        levels: Option<Option<Vec<String>>>,
+    ) -> Result<(), TraceSettingError> {
+        let all = levels.iter().flatten().flatten();
+        if all.clone().count() > 1 && all.clone().any(|level| level == OFF) {
             return Err(TraceSettingError::OffAndOthers);
         }
-        let wanted = levels.clone().any(|level| TRACE_LEVELS.contains(&level.as_str()));
-        let update = TraceUpdate {
-            rate: read("trace_rate", self.rate, unsigned)?,
-            count: read("trace_count", self.count, count)?,
-            log_frequency: read("log_frequency", self.log_frequency, unsigned)?,
-            levels: self.levels,
-        };
-        if wanted && !file { Err(TraceSettingError::NoFile) } else { Ok(update) }
+        self.levels = levels;
+        Ok(())
+    }
+
+    pub(crate) fn set_rate(&mut self, values: Option<Vec<String>>) -> Result<(), TraceSettingError> {
+        self.rate = read("trace_rate", values, unsigned)?;
+        Ok(())
+    }
+
+    pub(crate) fn set_count(&mut self, values: Option<Vec<String>>) -> Result<(), TraceSettingError> {
+        self.count = read("trace_count", values, count)?;
+        Ok(())
+    }
+
+    pub(crate) fn set_log_frequency(&mut self, values: Option<Vec<String>>) -> Result<(), TraceSettingError> {
+        self.log_frequency = read("log_frequency", values, unsigned)?;
+        Ok(())
+    }
+
+    /// Checks, at the end, that there is a file to write traces to if any are wanted.
+    pub(crate) fn check_file(&self, file: bool) -> Result<(), TraceSettingError> {
+        let wanted = |level: &String| TRACE_LEVELS.contains(&level.as_str());
+        if !file && self.levels.iter().flatten().flatten().any(wanted) {
+            return Err(TraceSettingError::NoFile);
+        }
+        Ok(())
     }
 }
 
@@ -128,13 +140,15 @@ mod tests {
     use super::*;
 
     fn rate(got: &str) -> Result<TraceUpdate, String> {
-        let update = RawTraceUpdate { rate: Some(vec![got.to_owned()]), ..RawTraceUpdate::default() };
-        update.read(false).map_err(|error| error.to_string())
+        let mut update = TraceUpdate::default();
+        update.set_rate(Some(vec![got.to_owned()])).map_err(|error| error.to_string())?;
+        Ok(update)
     }
 
     fn count(got: &str) -> Result<TraceUpdate, String> {
-        let update = RawTraceUpdate { count: Some(vec![got.to_owned()]), ..RawTraceUpdate::default() };
-        update.read(false).map_err(|error| error.to_string())
+        let mut update = TraceUpdate::default();
+        update.set_count(Some(vec![got.to_owned()])).map_err(|error| error.to_string())?;
+        Ok(update)
     }
 
     /// As a real Triton 24.10 answered.
@@ -164,20 +178,31 @@ mod tests {
     }
 
     #[test]
+    fn several_values_and_none() {
+        let mut update = TraceUpdate::default();
+        assert_eq!(
+            update.set_rate(Some(vec!["1".to_owned(); 2])),
+            Err(TraceSettingError::OneValue("trace_rate"))
+        );
+        update.set_log_frequency(Some(Vec::new())).unwrap();
+        update.set_count(None).unwrap();
+        assert_eq!((update.rate, update.log_frequency, update.count), (None, Some(None), None));
+    }
+
+    #[test]
     fn levels() {
-        let read = |levels: &[&str], rate: Option<&str>, file| {
-            let levels = levels.iter().map(|&level| level.to_owned()).collect();
-            let rate = rate.map(|rate| vec![rate.to_owned()]);
-            RawTraceUpdate { levels: Some(Some(levels)), rate, ..RawTraceUpdate::default() }.read(file).err()
+        let set = |levels: &[&str], file| {
+            let mut update = TraceUpdate::default();
+            update.set_levels(Some(Some(levels.iter().map(|&level| level.to_owned()).collect())))?;
+            update.check_file(file)
         };
         for levels in [&["OFF", "TENSORS"][..], &["x", "OFF"], &["OFF", "OFF"]] {
-            assert_eq!(read(levels, Some("z"), true), Some(TraceSettingError::OffAndOthers));
+            assert_eq!(set(levels, true), Err(TraceSettingError::OffAndOthers));
         }
-        assert_eq!(read(&["TENSORS", "x"], None, false), Some(TraceSettingError::NoFile));
-        assert!(matches!(read(&["TENSORS"], Some("z"), false), Some(TraceSettingError::NoNumber { .. })));
+        assert_eq!(set(&["TENSORS", "x"], false), Err(TraceSettingError::NoFile));
         for levels in [&["OFF"][..], &["x"], &["MAX"], &[]] {
-            assert_eq!(read(levels, None, false), None);
+            assert_eq!(set(levels, false), Ok(()));
         }
-        assert_eq!(read(&["TENSORS", "TIMESTAMPS"], None, true), None);
+        assert_eq!(set(&["TENSORS", "TIMESTAMPS"], true), Ok(()));
     }
 }

@@ -45,6 +45,8 @@ pub enum GrpcRequestError {
     NoByteSize(String),
     #[error("'{name}' can not be specified without 'shared_memory_region' parameter for tensor '{tensor}'")]
     NoRegion { name: &'static str, tensor: String },
+    #[error("invalid value for 'priority', expected value >= 0.")]
+    NegativePriority,
     #[error("invalid value for 'classification' parameter, expected >= 0")]
     NoClasses,
     #[error("output can't set both 'shared_memory_region' and 'classification'")]
@@ -105,7 +107,9 @@ fn read_parameters(parameters: Parameters, request: &mut InferRequest) -> Result
             "sequence_start" | "sequence_end" => (matches!(value, Some(P::BoolParam(_))), "bool_param."),
             "priority" => {
                 request.priority = match value {
-                    Some(P::Int64Param(level)) => u64::try_from(level).unwrap_or(0),
+                    Some(P::Int64Param(level)) => {
+                        u64::try_from(level).map_err(|_| GrpcRequestError::NegativePriority)?
+                    }
                     Some(P::Uint64Param(level)) => level,
                     _ => 0,
                 };

@@ -12,6 +12,7 @@ use crate::control;
 use crate::describe;
 use crate::endpoint::Endpoint;
 use crate::regions::RegionError;
+use crate::registry;
 use crate::state::ServerState;
 
 pub(super) fn server_metadata() -> grpc::ServerMetadataResponse {
@@ -38,6 +39,8 @@ pub(super) fn statistics(
 ) -> Result<Vec<grpc::ModelStatistics>, Status> {
     let of = |endpoint: &Endpoint| describe::statistics(endpoint).into();
     if name.is_empty() {
+        // All versions are the only one, whichever is named; but it must be one.
+        registry::parse_version(version)?;
         return Ok(state.registry.endpoints().iter().map(|endpoint| of(endpoint)).collect());
     }
     match state.registry.find(name, Some(version)) {

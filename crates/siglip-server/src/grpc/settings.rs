@@ -8,7 +8,7 @@ use siglip_protocol::grpc::inference::trace_setting_response as trace_response;
 use super::error::ManageError;
 use crate::settings::LogFormat;
 use crate::state::ServerState;
-use crate::trace_update::RawTraceUpdate;
+use crate::trace_update::TraceUpdate;
 
 pub(super) fn log(
     state: &ServerState,
@@ -74,13 +74,13 @@ pub(super) fn trace(
     }
     let values = |setting| settings.get(setting).map(|values| values.value.clone());
     let levels = values("trace_level").map(|levels| (!levels.is_empty()).then_some(levels));
-    let update = RawTraceUpdate {
-        levels,
-        rate: values("trace_rate"),
-        count: values("trace_count"),
-        log_frequency: values("log_frequency"),
-    };
-    let shown = state.settings.update_trace(model, update.read(state.tracer.is_some())?);
+    let mut update = TraceUpdate::default();
+    update.set_levels(levels)?;
+    update.set_rate(values("trace_rate"))?;
+    update.set_count(values("trace_count"))?;
+    update.set_log_frequency(values("log_frequency"))?;
+    update.check_file(state.tracer.is_some())?;
+    let shown = state.settings.update_trace(model, update);
     let settings = [
         ("trace_level", shown.levels),
         ("trace_rate", vec![shown.rate]),

@@ -72,8 +72,8 @@ fn refuse_cuda(root: &Value<'_>) -> ManageError {
     const HANDLE: usize = 64;
     let Some(handle) = root.get("raw_handle") else { return ManageError::NoField("raw_handle") };
     let fields = handle.member("b64").and_then(|handle| handle.string()).and_then(|handle| {
-        root.member("device_id")?.unsigned()?;
         root.member("byte_size")?.unsigned()?;
+        root.member("device_id")?.unsigned()?;
         Ok(handle)
     });
     match fields.map(|handle| decode_base64(&handle)) {

@@ -8,7 +8,7 @@ use super::manage::{ManageError, document};
 use super::reply::Reply;
 use crate::settings::{LogFormat, LogSettings, ShownTrace};
 use crate::state::ServerState;
-use crate::trace_update::RawTraceUpdate;
+use crate::trace_update::TraceUpdate;
 
 #[derive(Serialize)]
 struct LogDocument {
@@ -41,8 +41,8 @@ pub(super) fn log(state: &ServerState, method: &Method, body: &[u8]) -> Result<R
         settings.error = error.unwrap_or(settings.error);
         settings.format = format.unwrap_or(settings.format);
         if let Some(level) = verbose_level {
-            // Triton keeps 32 bits of it.
-            settings.verbose_level = level as u32;
+            // Triton keeps 32 bits of it, and takes half of what these can be for less than nothing.
+            settings.verbose_level = (level as i32).max(0).cast_unsigned();
         }
     });
     Ok(log_document(&settings))
@@ -83,7 +83,7 @@ pub(super) fn trace(
     let shown = if method == Method::GET {
         state.settings.trace(model)
     } else {
-        let update = read_update(&json::parse(body)?)?.read(state.tracer.is_some())?;
+        let update = read_update(&json::parse(body)?, state.tracer.is_some())?;
         state.settings.update_trace(model, update)
     };
     let ShownTrace { levels, rate, count, log_frequency } = shown;
@@ -98,7 +98,7 @@ pub(super) fn trace(
 }
 
 /// A setting that is `null` goes back to what it is without being set.
-fn read_update(root: &Value<'_>) -> Result<RawTraceUpdate, ManageError> {
+fn read_update(root: &Value<'_>, file: bool) -> Result<TraceUpdate, ManageError> {
     if root.get("trace_file").is_some() {
         return Err(ManageError::FileLocation("trace"));
     }
@@ -110,12 +110,13 @@ fn read_update(root: &Value<'_>) -> Result<RawTraceUpdate, ManageError> {
             Some(Some(levels.collect::<Result<Vec<_>, _>>()?))
         }
     };
-    Ok(RawTraceUpdate {
-        levels,
-        rate: number(root, "trace_rate")?,
-        count: number(root, "trace_count")?,
-        log_frequency: number(root, "log_frequency")?,
-    })
+    let mut update = TraceUpdate::default();
+    update.set_levels(levels)?;
+    update.set_rate(number(root, "trace_rate")?)?;
+    update.set_count(number(root, "trace_count")?)?;
+    update.set_log_frequency(number(root, "log_frequency")?)?;
+    update.check_file(file)?;
+    Ok(update)
 }
 
 /// A number that travels as a string.
