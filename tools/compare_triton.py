@@ -103,6 +103,8 @@ def document(body: bytes) -> str:
 def reason(path: str, theirs: tuple, ours: tuple) -> str | None:
     if theirs[0] == ours[0] and theirs[0] in (200, "OK") and (IDENTITY.fullmatch(path) or "platform" in str(ours)):
         return "a server says who it is and how it was set up"
+    if theirs[0] == ours[0] and theirs[0] in (200, "OK") and path in ("/v2/logging", "LogSettings"):
+        return "of log settings of which one is wrong, Triton has applied those before it"
     return next((why for words, why in CHOSEN if re.search(words, str(ours))), None)
 
 
@@ -136,6 +138,7 @@ def main() -> int:
     finally:
         for server in (triton, echo):
             server.process.terminate()
+            server.process.wait()
     for examples in sorted(groups.values(), key=len, reverse=True):
         request, theirs, ours = examples[0]
         print(f"{len(examples)} like\n  {str(request)[:600]}\n  Triton: {str(theirs)[:300]}\n  here:   {str(ours)[:300]}")

@@ -30,6 +30,10 @@ pub enum GrpcRequestError {
     )]
     ContentsType { input: String, model: String, got: DataType, expected: &'static str },
     #[error(
+        "unexpected explicit tensor data for input tensor '{input}' for model '{model}', binary data was already supplied."
+    )]
+    TwoFields { input: String, model: String },
+    #[error(
         "contents field must not be specified when using raw_input_contents for '{input}' for model '{model}'"
     )]
     TwoContents { input: String, model: String },
@@ -162,11 +166,17 @@ fn read_input(
             return Err(GrpcRequestError::TwoContents { input: name, model: model() });
         }
         (None, Some(contents)) => {
-            read_contents(contents, &datatype).map_err(|got| GrpcRequestError::ContentsType {
-                input: name.clone(),
-                model: model(),
-                got,
-                expected: DataType::from_name(datatype.as_bytes()).map_or("<invalid>", DataType::name),
+            let datatype = DataType::from_name(datatype.as_bytes());
+            read_contents(contents, datatype).map_err(|error| match error {
+                ContentsError::Type(got) => GrpcRequestError::ContentsType {
+                    input: name.clone(),
+                    model: model(),
+                    got,
+                    expected: datatype.map_or("<invalid>", DataType::name),
+                },
+                ContentsError::TwoFields => {
+                    GrpcRequestError::TwoFields { input: name.clone(), model: model() }
+                }
             })?
         }
         (None, None) => match raw.next() {
@@ -177,14 +187,19 @@ fn read_input(
     Ok(InputTensor { datatype: DataType::from_name(datatype.as_bytes()), name, shape, data })
 }
 
+enum ContentsError {
+    /// A field that has elements goes with this other type.
+    Type(DataType),
+    /// The right field has elements, and so has one after it.
+    TwoFields,
+}
+
 /// The elements from the one field that goes with the tensor's type. Small integers travel in 32 bits.
-///
-/// # Errors
-///
-/// The type of a field that has elements and goes with another type.
-fn read_contents(contents: InferTensorContents, datatype: &str) -> Result<TensorData, DataType> {
+fn read_contents(
+    contents: InferTensorContents,
+    datatype: Option<DataType>,
+) -> Result<TensorData, ContentsError> {
     use DataType as D;
-    let datatype = D::from_name(datatype.as_bytes());
     let fields: [(bool, D, &[D]); 8] = [
         (contents.bool_contents.is_empty(), D::Bool, &[D::Bool]),
         (contents.int_contents.is_empty(), D::Int32, &[D::Int8, D::Int16, D::Int32]),
@@ -195,10 +210,15 @@ fn read_contents(contents: InferTensorContents, datatype: &str) -> Result<Tensor
         (contents.fp64_contents.is_empty(), D::Fp64, &[D::Fp64]),
         (contents.bytes_contents.is_empty(), D::Bytes, &[D::Bytes]),
     ];
-    for (empty, field, goes_with) in fields {
-        if !empty && !datatype.is_some_and(|datatype| goes_with.contains(&datatype)) {
-            return Err(field);
+    let mut found = false;
+    for (_, field, goes_with) in fields.into_iter().filter(|(empty, ..)| !empty) {
+        if found {
+            return Err(ContentsError::TwoFields);
         }
+        if !datatype.is_some_and(|datatype| goes_with.contains(&datatype)) {
+            return Err(ContentsError::Type(field));
+        }
+        found = true;
     }
     Ok(match datatype {
         Some(D::Int64) => TensorData::Int64(contents.int64_contents),

@@ -26,6 +26,8 @@ pub(super) enum ManageError {
     Region(#[from] RegionError),
     #[error("Shared memory register request has no '{0}' field")]
     NoField(&'static str),
+    #[error("unexpected error on creating Triton parameter")]
+    EmptyParameter,
     #[error("'repository_name' specification is not supported")]
     RepositoryName,
     #[error(transparent)]
@@ -44,7 +46,7 @@ impl ManageError {
     fn code(&self) -> Code {
         match self {
             ManageError::Syntax(error) => RequestError::from(*error).code(),
-            ManageError::Access(_) => Code::Internal,
+            ManageError::Access(_) | ManageError::EmptyParameter => Code::Internal,
             ManageError::Region(error) => error.code(),
             ManageError::NoField(_) | ManageError::TraceModel(_) => Code::InvalidArgument,
             ManageError::TraceSetting(error) => error.code(),
@@ -138,6 +140,9 @@ fn read_load_request(body: &[u8]) -> Result<Option<String>, ManageError> {
     let mut config = None;
     for member in parameters.members() {
         let value = member.value.string()?;
+        if value.is_empty() {
+            return Err(ManageError::EmptyParameter);
+        }
         if *member.name() == *b"config" {
             config = Some(String::from_utf8_lossy(&value).into_owned());
         }
