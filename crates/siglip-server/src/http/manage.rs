@@ -27,7 +27,7 @@ pub(super) enum ManageError {
     #[error("Shared memory register request has no '{0}' field")]
     NoField(&'static str),
     #[error("unexpected error on creating Triton parameter")]
-    EmptyParameter,
+    LoadParameter,
     #[error("'repository_name' specification is not supported")]
     RepositoryName,
     #[error(transparent)]
@@ -46,7 +46,7 @@ impl ManageError {
     fn code(&self) -> Code {
         match self {
             ManageError::Syntax(error) => RequestError::from(*error).code(),
-            ManageError::Access(_) | ManageError::EmptyParameter => Code::Internal,
+            ManageError::Access(_) | ManageError::LoadParameter => Code::Internal,
             ManageError::Region(error) => error.code(),
             ManageError::NoField(_) | ManageError::TraceModel(_) => Code::InvalidArgument,
             ManageError::TraceSetting(error) => error.code(),
@@ -140,11 +140,10 @@ fn read_load_request(body: &[u8]) -> Result<Option<String>, ManageError> {
     let mut config = None;
     for member in parameters.members() {
         let value = member.value.string()?;
-        if value.is_empty() {
-            return Err(ManageError::EmptyParameter);
-        }
-        if *member.name() == *b"config" {
-            config = Some(String::from_utf8_lossy(&value).into_owned());
+        match &*member.name() {
+            b"config" => config = Some(String::from_utf8_lossy(&value).into_owned()),
+            name if name.starts_with(b"file:") => {}
+            _ => return Err(ManageError::LoadParameter),
         }
     }
     Ok(config)
