@@ -103,10 +103,10 @@ fn model(state: &ServerState, name: &str, version: Option<&str>, action: ModelAc
 
 fn index(state: &ServerState, body: &[u8]) -> Result<Reply, ManageError> {
     let mut ready_only = false;
-    if !body.is_empty() {
-        if let Some(ready) = json::parse(body)?.get("ready") {
-            ready_only = ready.bool()?;
-        }
+    if !body.is_empty()
+        && let Some(ready) = json::parse(body)?.get("ready")
+    {
+        ready_only = ready.bool()?;
     }
     Ok(document(&describe::index(state, ready_only).collect::<Vec<IndexEntry<'_>>>()))
 }
