@@ -272,3 +272,123 @@ fn read_span(tensor: &str, parameters: &Parameters) -> Result<Option<SharedMemor
     let byte_size = byte_size.ok_or_else(|| GrpcRequestError::NoByteSize(tensor.to_owned()))?;
     Ok(Some(SharedMemorySpan { region, offset, byte_size }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDS: &str = "IDS";
+
+    fn message() -> ModelInferRequest {
+        let input = InferInputTensor {
+            name: IDS.to_owned(),
+            datatype: "INT64".to_owned(),
+            shape: vec![1, 1],
+            ..InferInputTensor::default()
+        };
+        ModelInferRequest {
+            model_name: "m".to_owned(),
+            inputs: vec![input],
+            raw_input_contents: vec![Bytes::from_static(&[0; 8])],
+            ..ModelInferRequest::default()
+        }
+    }
+
+    fn output(parameters: &[(&str, ParameterChoice)]) -> InferRequestedOutputTensor {
+        InferRequestedOutputTensor { name: "OUT".to_owned(), parameters: self::parameters(parameters) }
+    }
+
+    fn parameters(parameters: &[(&str, ParameterChoice)]) -> Parameters {
+        let parameter = |choice: &ParameterChoice| InferParameter { parameter_choice: Some(choice.clone()) };
+        parameters.iter().map(|(name, choice)| ((*name).to_owned(), parameter(choice))).collect()
+    }
+
+    fn refused(message: ModelInferRequest) -> String {
+        InferRequest::from_grpc(message).unwrap_err().to_string()
+    }
+
+    /// As a real Triton 24.10 answered.
+    #[test]
+    fn what_is_wrong_in_order() {
+        use ParameterChoice::{Int64Param, StringParam};
+        let change = |change: &dyn Fn(&mut ModelInferRequest)| {
+            let mut message = message();
+            change(&mut message);
+            refused(message)
+        };
+        let contents = |ids: usize, ints: usize| {
+            Some(InferTensorContents {
+                int64_contents: vec![1; ids],
+                int_contents: vec![1; ints],
+                ..InferTensorContents::default()
+            })
+        };
+        let without_raw = |message: &mut ModelInferRequest| message.raw_input_contents.clear();
+        for (got, words) in [
+            (
+                change(&|message| {
+                    message.inputs.push(message.inputs[0].clone());
+                    message.inputs[0].contents = contents(1, 0);
+                }),
+                "[request id: <id_unknown>] input 'IDS' already exists in request",
+            ),
+            (change(&without_raw), "unable to find data for input tensor 'IDS' for model 'm' in request."),
+            (
+                change(&|message| {
+                    without_raw(message);
+                    message.inputs[0].datatype = "int64".to_owned();
+                    message.inputs[0].contents = contents(1, 0);
+                }),
+                "unexpected explicit tensor data for input tensor 'IDS' for model 'm' of type 'INT64', expected \
+                 datatype '<invalid>'",
+            ),
+            (
+                change(&|message| {
+                    without_raw(message);
+                    message.inputs[0].datatype = "INT32".to_owned();
+                    message.inputs[0].contents = contents(1, 1);
+                }),
+                "unexpected explicit tensor data for input tensor 'IDS' for model 'm', binary data was already supplied.",
+            ),
+            (
+                change(&|message| {
+                    message.inputs[0].parameters = parameters(&[
+                        ("shared_memory_byte_size", Int64Param(8)),
+                        ("shared_memory_offset", Int64Param(0)),
+                    ]);
+                    message.outputs = vec![output(&[("classification", Int64Param(0))])];
+                }),
+                "'shared_memory_offset' can not be specified without 'shared_memory_region' parameter for tensor 'IDS'",
+            ),
+            (
+                change(&|message| message.outputs = vec![output(&[("classification", Int64Param(0))])]),
+                "invalid value for 'classification' parameter, expected >= 0",
+            ),
+            (
+                change(&|message| {
+                    message.outputs = vec![output(&[
+                        ("classification", Int64Param(3)),
+                        ("shared_memory_region", StringParam("r".to_owned())),
+                        ("shared_memory_byte_size", Int64Param(8)),
+                    ])];
+                }),
+                "output can't set both 'shared_memory_region' and 'classification'",
+            ),
+            (
+                change(&|message| message.parameters = parameters(&[("priority", Int64Param(-1))])),
+                "invalid value for 'priority', expected value >= 0.",
+            ),
+        ] {
+            assert_eq!(got, words);
+        }
+    }
+
+    #[test]
+    fn classes_of_an_output_that_is_named_twice() {
+        let mut message = message();
+        let classes = ParameterChoice::Int64Param((1 << 32) + 2);
+        message.outputs = vec![output(&[]), output(&[("classification", classes)])];
+        let outputs = InferRequest::from_grpc(message).unwrap().outputs;
+        assert_eq!(outputs.iter().map(|output| output.classes).collect::<Vec<_>>(), [2, 0]);
+    }
+}
