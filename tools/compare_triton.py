@@ -17,17 +17,15 @@ import http.client
 import json
 import re
 import struct
-import subprocess
 import sys
-import time
-import urllib.request
 import zlib
 from pathlib import Path
 
 import grpc
 import real_triton
 from conformance.grpc_requests import Call, Calls
-from conformance.http_requests import MODEL, Request, Requests
+from conformance.http_requests import Request, Requests
+from started import start
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 # Of our answer, where ours differs on purpose, with the reason. Over gRPC the path is the method's name.
@@ -46,14 +44,7 @@ class Server:
     def __init__(self, command: list[str], http_port: int):
         self.http_port = http_port
         self.stub = GRPCInferenceServiceStub(grpc.insecure_channel(f"127.0.0.1:{http_port + 1}"))
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{http_port}/v2/health/ready")
-                return
-            except OSError:
-                time.sleep(0.05)
-        sys.exit(f"{command[0]} does not answer on port {http_port}")
+        self.process = start(command, http_port)
 
     def send(self, request: Request) -> tuple:
         """Status, headers that matter, and the body in a form that can be compared."""

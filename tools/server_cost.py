@@ -29,11 +29,10 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 
 import real_triton
+from started import start
 
 MODEL = "siglip_text"
 # All rows differ in one id: identical rows of a batch would be computed once.
@@ -101,14 +100,7 @@ class Server:
     def __init__(self, name: str, command: list[str], ports: list[int]):
         self.name = name
         self.http, self.grpc, _ = ports
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(400):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self.http}/v2/health/ready")
-                return
-            except OSError:
-                time.sleep(0.05)
-        sys.exit(f"{name} does not answer on port {self.http}")
+        self.process = start(command, self.http)
 
     def cpu_seconds(self) -> float:
         return sum(map(cpu_seconds, with_children(self.process.pid)))
