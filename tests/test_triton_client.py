@@ -137,9 +137,9 @@ def test_loading_and_unloading(client, server, other_server):
         other.load_model("nope")
     other.unload_model("nope")
     other.close_all()
-    with pytest.raises(InferenceServerException, match="explicit model load / unload is not allowed"):
+    with pytest.raises(InferenceServerException, match="explicit model load / unload is not allowed if polling is enabled"):
         client.unload_model(MODEL)
-    with pytest.raises(InferenceServerException, match="explicit model load / unload is not allowed"):
+    with pytest.raises(InferenceServerException, match="explicit model load / unload is not allowed if polling is enabled"):
         client.load_model(MODEL)
 
 

@@ -56,17 +56,12 @@ pub enum RequestError {
     /// The body of a `generate` request is not an object.
     #[error("{0}")]
     Root(AccessError),
-    /// A keyword of a `generate` request is not an object.
-    #[error("Expected JSON object for keyword: '{0}': attempt to access JSON non-object as object")]
-    Keyword(&'static str),
-    /// Something within a keyword of a `generate` request is wrong.
-    #[error("Converting keyword: '{keyword}': {error}")]
-    WithinKeyword {
-        /// The keyword.
-        keyword: &'static str,
-        /// What is wrong.
-        error: Box<RequestError>,
-    },
+    /// The parameters of a `generate` request are not an object.
+    #[error("Expected JSON object for keyword: 'parameters': attempt to access JSON non-object as object")]
+    GenerateParameters,
+    /// Something among the parameters of a `generate` request is wrong.
+    #[error("Converting keyword: 'parameters': {0}")]
+    WithinParameters(Box<RequestError>),
     /// A tensor of a `generate` request has a number of elements that no batch has.
     #[error("The schema can not convert input '{0}' to tensor with proper shape")]
     NoBatch(String),
@@ -155,8 +150,8 @@ impl RequestError {
             | RequestError::BytesData(_)
             | RequestError::Parameters(_)
             | RequestError::Root(_)
-            | RequestError::Keyword(_) => Code::Internal,
-            RequestError::WithinKeyword { error, .. } => error.code(),
+            | RequestError::GenerateParameters => Code::Internal,
+            RequestError::WithinParameters(error) => error.code(),
             RequestError::ParameterType(_)
             | RequestError::NoBatch(_)
             | RequestError::ReservedParameter

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::error::RequestError;
+use crate::number::leading_integer;
 use crate::response::OutputForm;
 use crate::tensor::InputTensor;
 
@@ -113,21 +114,13 @@ impl InferRequest {
     /// [`RequestError::HeaderLength`] if the number does not lie within the body.
     pub fn header_length(header: Option<&[u8]>, body_length: usize) -> Result<usize, RequestError> {
         let Some(header) = header else { return Ok(body_length) };
-        let text = header.trim_ascii_start();
-        let (negative, digits) = match text {
-            [b'-', digits @ ..] => (true, digits),
-            [b'+', digits @ ..] => (false, digits),
-            digits => (false, digits),
-        };
-        let value = digits
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .fold(0_usize, |value, byte| value.saturating_mul(10).saturating_add(usize::from(byte - b'0')));
-        if (negative && value > 0) || value > body_length {
-            let got = String::from_utf8_lossy(header).into_owned();
-            return Err(RequestError::HeaderLength { body: body_length, got });
+        match usize::try_from(leading_integer(header).unwrap_or(0)) {
+            Ok(length) if length <= body_length => Ok(length),
+            _ => {
+                let got = String::from_utf8_lossy(header).into_owned();
+                Err(RequestError::HeaderLength { body: body_length, got })
+            }
         }
-        Ok(value)
     }
 
     /// What messages about this request start with.

@@ -5,6 +5,8 @@ use std::sync::{Arc, RwLock};
 use std::sync::{PoisonError, RwLockReadGuard};
 use std::time::Duration;
 
+use siglip_protocol::leading_integer;
+
 use crate::batcher::Batcher;
 use crate::catalogue::Catalogue;
 use crate::endpoint::{Endpoint, KINDS, Kind};
@@ -141,10 +143,7 @@ pub(crate) fn parse_version(text: &str) -> Result<Option<i64>, LookupError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let number = text.trim_ascii_start();
-    let sign = usize::from(number.starts_with(['-', '+']));
-    let digits = number.bytes().skip(sign).take_while(u8::is_ascii_digit).count();
-    match number.get(..sign + digits).and_then(|number| number.parse().ok()) {
+    match leading_integer(text.as_bytes()).and_then(|version| i64::try_from(version).ok()) {
         Some(version) if version < 0 => Err(LookupError::NegativeVersion(text.to_owned())),
         Some(version) => Ok(Some(version)),
         None => Err(LookupError::VersionFormat(text.to_owned())),

@@ -1,6 +1,6 @@
 //! What a client wants the trace settings to be, read as Triton reads it.
 
-use siglip_protocol::Code;
+use siglip_protocol::{Code, leading_integer};
 
 /// The levels that exist; others are ignored, as by Triton.
 pub(crate) const TRACE_LEVELS: [&str; 2] = ["TIMESTAMPS", "TENSORS"];
@@ -28,7 +28,7 @@ pub(crate) enum TraceSettingError {
     #[error("Unable to parse '{setting}', value is out of range [ {least}, {most} ], got: {got}")]
     OutOfRange { setting: &'static str, least: i64, most: i64, got: String },
     #[error("Unable to parse 'trace_count'. Expecting value >= -1, got:{0}")]
-    NegativeCount(i64),
+    NegativeCount(i32),
     #[error("Attempting to set invalid trace setting :trace file name is not given")]
     NoFile,
 }
@@ -39,55 +39,39 @@ impl TraceSettingError {
     }
 }
 
-/// Numbers come as they travel, as lists of strings, of which one counts; none is no value.
 impl TraceUpdate {
-    pub(crate) fn set_levels(
-        &mut self,
+    /// Reads the settings in Triton's order. `levels` and `values` are as they travel, the latter lists of strings, of
+    /// which one counts; none is no value. `file` is whether there is a file to write traces to.
+    pub(crate) fn read<E: From<TraceSettingError>>(
         levels: Option<Option<Vec<String>>>,
-    ) -> Result<(), TraceSettingError> {
-        let all = levels.iter().flatten().flatten();
-        if all.clone().count() > 1 && all.clone().any(|level| level == OFF) {
-            return Err(TraceSettingError::OffAndOthers);
+        values: impl Fn(&'static str) -> Result<Option<Vec<String>>, E>,
+        file: bool,
+    ) -> Result<Self, E> {
+        let all = || levels.iter().flatten().flatten();
+        if all().count() > 1 && all().any(|level| level == OFF) {
+            return Err(TraceSettingError::OffAndOthers.into());
         }
-        self.levels = levels;
-        Ok(())
-    }
-
-    pub(crate) fn set_rate(&mut self, values: Option<Vec<String>>) -> Result<(), TraceSettingError> {
-        self.rate = read("trace_rate", values, unsigned)?;
-        Ok(())
-    }
-
-    pub(crate) fn set_count(&mut self, values: Option<Vec<String>>) -> Result<(), TraceSettingError> {
-        self.count = read("trace_count", values, count)?;
-        Ok(())
-    }
-
-    pub(crate) fn set_log_frequency(&mut self, values: Option<Vec<String>>) -> Result<(), TraceSettingError> {
-        self.log_frequency = read("log_frequency", values, unsigned)?;
-        Ok(())
-    }
-
-    /// Checks, at the end, that there is a file to write traces to if any are wanted.
-    pub(crate) fn check_file(&self, file: bool) -> Result<(), TraceSettingError> {
-        let wanted = |level: &String| TRACE_LEVELS.contains(&level.as_str());
-        if !file && self.levels.iter().flatten().flatten().any(wanted) {
-            return Err(TraceSettingError::NoFile);
-        }
-        Ok(())
+        let wanted = all().any(|level| TRACE_LEVELS.contains(&level.as_str()));
+        let update = TraceUpdate {
+            rate: read("trace_rate", &values, unsigned)?,
+            count: read("trace_count", &values, count)?,
+            log_frequency: read("log_frequency", &values, unsigned)?,
+            levels,
+        };
+        if wanted && !file { Err(TraceSettingError::NoFile.into()) } else { Ok(update) }
     }
 }
 
-fn read<T>(
+fn read<T, E: From<TraceSettingError>>(
     setting: &'static str,
-    values: Option<Vec<String>>,
+    values: impl Fn(&'static str) -> Result<Option<Vec<String>>, E>,
     number: impl Fn(&'static str, &str) -> Result<T, TraceSettingError>,
-) -> Result<Option<Option<T>>, TraceSettingError> {
-    match values.as_deref() {
+) -> Result<Option<Option<T>>, E> {
+    match values(setting)?.as_deref() {
         None => Ok(None),
         Some([]) => Ok(Some(None)),
         Some([value]) => Ok(Some(Some(number(setting, value)?))),
-        Some(_) => Err(TraceSettingError::OneValue(setting)),
+        Some(_) => Err(TraceSettingError::OneValue(setting).into()),
     }
 }
 
@@ -107,7 +91,7 @@ fn count(setting: &'static str, got: &str) -> Result<i32, TraceSettingError> {
     let value = leading_number(setting, got)?;
     match i32::try_from(value) {
         Ok(count @ -1..) => Ok(count),
-        Ok(_) => Err(TraceSettingError::NegativeCount(value)),
+        Ok(count) => Err(TraceSettingError::NegativeCount(count)),
         Err(_) => Err(TraceSettingError::OutOfRange {
             setting,
             least: -1,
@@ -117,38 +101,38 @@ fn count(setting: &'static str, got: &str) -> Result<i32, TraceSettingError> {
     }
 }
 
-/// The number that a text starts with, after white space; what follows it does not count. One too large for 64 bits
-/// becomes the largest.
-fn leading_number(setting: &'static str, got: &str) -> Result<i64, TraceSettingError> {
-    let text = got.trim_ascii_start();
-    let (negative, text) = match text.strip_prefix('-') {
-        Some(text) => (true, text),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let digits = text.bytes().take_while(u8::is_ascii_digit);
-    let size = digits
-        .map(|digit| i64::from(digit - b'0'))
-        .reduce(|size, digit| size.saturating_mul(10).saturating_add(digit));
-    match size {
-        None => Err(TraceSettingError::NoNumber { setting, got: got.to_owned() }),
-        Some(size) => Ok(if negative { -size } else { size }),
-    }
+fn leading_number(setting: &'static str, got: &str) -> Result<i128, TraceSettingError> {
+    leading_integer(got.as_bytes())
+        .ok_or_else(|| TraceSettingError::NoNumber { setting, got: got.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(
+        levels: &[&str],
+        numbers: &[(&str, &[&str])],
+        file: bool,
+    ) -> Result<TraceUpdate, TraceSettingError> {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let values = |setting| {
+            let values = numbers.iter().find(|(name, _)| *name == setting);
+            Ok(values.map(|(_, values)| owned(values)))
+        };
+        TraceUpdate::read(Some(Some(owned(levels))), values, file)
+    }
+
+    fn number(setting: &str, got: &str) -> Result<TraceUpdate, String> {
+        read(&[], &[(setting, &[got])], false).map_err(|error| error.to_string())
+    }
+
     fn rate(got: &str) -> Result<TraceUpdate, String> {
-        let mut update = TraceUpdate::default();
-        update.set_rate(Some(vec![got.to_owned()])).map_err(|error| error.to_string())?;
-        Ok(update)
+        number("trace_rate", got)
     }
 
     fn count(got: &str) -> Result<TraceUpdate, String> {
-        let mut update = TraceUpdate::default();
-        update.set_count(Some(vec![got.to_owned()])).map_err(|error| error.to_string())?;
-        Ok(update)
+        number("trace_count", got)
     }
 
     /// As a real Triton 24.10 answered.
@@ -179,30 +163,31 @@ mod tests {
 
     #[test]
     fn several_values_and_none() {
-        let mut update = TraceUpdate::default();
         assert_eq!(
-            update.set_rate(Some(vec!["1".to_owned(); 2])),
-            Err(TraceSettingError::OneValue("trace_rate"))
+            read(&[], &[("trace_rate", &["1", "1"])], false).unwrap_err(),
+            TraceSettingError::OneValue("trace_rate")
         );
-        update.set_log_frequency(Some(Vec::new())).unwrap();
-        update.set_count(None).unwrap();
+        let update = read(&[], &[("log_frequency", &[])], false).unwrap();
         assert_eq!((update.rate, update.log_frequency, update.count), (None, Some(None), None));
     }
 
     #[test]
     fn levels() {
-        let set = |levels: &[&str], file| {
-            let mut update = TraceUpdate::default();
-            update.set_levels(Some(Some(levels.iter().map(|&level| level.to_owned()).collect())))?;
-            update.check_file(file)
-        };
+        let refused = |levels: &[&str], file| read(levels, &[], file).err();
         for levels in [&["OFF", "TENSORS"][..], &["x", "OFF"], &["OFF", "OFF"]] {
-            assert_eq!(set(levels, true), Err(TraceSettingError::OffAndOthers));
+            assert_eq!(refused(levels, true), Some(TraceSettingError::OffAndOthers));
         }
-        assert_eq!(set(&["TENSORS", "x"], false), Err(TraceSettingError::NoFile));
+        assert_eq!(refused(&["TENSORS", "x"], false), Some(TraceSettingError::NoFile));
         for levels in [&["OFF"][..], &["x"], &["MAX"], &[]] {
-            assert_eq!(set(levels, false), Ok(()));
+            assert_eq!(refused(levels, false), None);
         }
-        assert_eq!(set(&["TENSORS", "TIMESTAMPS"], true), Ok(()));
+        assert_eq!(refused(&["TENSORS", "TIMESTAMPS"], true), None);
+    }
+
+    #[test]
+    fn numbers_are_wrong_before_a_file_is_missing() {
+        let refused = |levels: &[&str]| read(levels, &[("trace_rate", &["z"])], false).unwrap_err();
+        assert!(matches!(refused(&["TENSORS"]), TraceSettingError::NoNumber { .. }));
+        assert_eq!(refused(&["OFF", "TENSORS"]), TraceSettingError::OffAndOthers);
     }
 }

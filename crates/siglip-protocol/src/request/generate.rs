@@ -14,8 +14,6 @@ use crate::error::RequestError;
 use crate::json::{self, AccessError, Kind, Value};
 use crate::tensor::{InputTensor, TensorData};
 
-const PARAMETERS: &str = "parameters";
-
 impl InferRequest {
     /// Understands the body of a `generate` request. `find` gives the model's tensor of a name.
     ///
@@ -38,7 +36,7 @@ impl InferRequest {
         for member in root.members() {
             match &*member.name() {
                 b"id" => {}
-                name if name == PARAMETERS.as_bytes() => reader.parameters(&member.value)?,
+                b"parameters" => reader.parameters(&member.value)?,
                 name => reader.member(text(name), &member.value)?,
             }
         }
@@ -55,12 +53,11 @@ struct Reader<'a, F> {
 impl<'s, F: Fn(&str) -> Option<&'s TensorSpec>> Reader<'_, F> {
     fn parameters(&mut self, value: &Value<'_>) -> Result<(), RequestError> {
         if value.kind() != Kind::Object {
-            return Err(RequestError::Keyword(PARAMETERS));
+            return Err(RequestError::GenerateParameters);
         }
         for member in value.members() {
-            self.member(text(&member.name()), &member.value).map_err(|error| {
-                RequestError::WithinKeyword { keyword: PARAMETERS, error: Box::new(error) }
-            })?;
+            self.member(text(&member.name()), &member.value)
+                .map_err(|error| RequestError::WithinParameters(Box::new(error)))?;
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ pub(super) enum ManageError {
     #[error("expect {expected} for '{setting}'")]
     SettingType { setting: &'static str, expected: &'static str },
     #[error("Unable to parse 'trace_count'. Expecting value >= -1, got: {0}")]
-    NegativeCount(i64),
+    NegativeCount(i32),
     #[error(transparent)]
     TraceSetting(TraceSettingError),
 }

@@ -74,12 +74,8 @@ pub(super) fn trace(
     }
     let values = |setting| settings.get(setting).map(|values| values.value.clone());
     let levels = values("trace_level").map(|levels| (!levels.is_empty()).then_some(levels));
-    let mut update = TraceUpdate::default();
-    update.set_levels(levels)?;
-    update.set_rate(values("trace_rate"))?;
-    update.set_count(values("trace_count"))?;
-    update.set_log_frequency(values("log_frequency"))?;
-    update.check_file(state.tracer.is_some())?;
+    let update =
+        TraceUpdate::read(levels, |setting| Ok::<_, ManageError>(values(setting)), state.tracer.is_some())?;
     let shown = state.settings.update_trace(model, update);
     let settings = [
         ("trace_level", shown.levels),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use siglip::image::decode_base64;
-use siglip_protocol::json::{self, AccessError, Value};
+use siglip_protocol::json::{self, AccessError};
 
 use super::manage::{ManageError, document};
 use super::reply::{self, Reply};
@@ -61,24 +61,20 @@ pub(super) fn cuda(region: Option<&str>, action: MemoryAction, body: &[u8]) -> R
         (MemoryAction::Status, None) => Ok(document(&[(); 0])),
         (MemoryAction::Status, Some(region)) => Err(RegionError::UnknownCuda(region.to_owned()).into()),
         (MemoryAction::Register, None) => Err(RegionError::NoName("cuda").into()),
-        (MemoryAction::Register, Some(_)) => Err(refuse_cuda(&json::parse(body)?)),
+        (MemoryAction::Register, Some(_)) => refuse_cuda(body),
         (MemoryAction::Unregister, _) => Ok(reply::done()),
     }
 }
 
-/// Why this memory of a GPU is not registered: first what is wrong with the request.
-fn refuse_cuda(root: &Value<'_>) -> ManageError {
+/// Refuses memory of a GPU, after what is wrong with the request.
+fn refuse_cuda(body: &[u8]) -> Result<Reply, ManageError> {
     /// Bytes of a `cudaIpcMemHandle_t`.
     const HANDLE: usize = 64;
-    let Some(handle) = root.get("raw_handle") else { return ManageError::NoField("raw_handle") };
-    let fields = handle.member("b64").and_then(|handle| handle.string()).and_then(|handle| {
-        root.member("byte_size")?.unsigned()?;
-        root.member("device_id")?.unsigned()?;
-        Ok(handle)
-    });
-    match fields.map(|handle| decode_base64(&handle)) {
-        Err(error) => error.into(),
-        Ok(Ok(handle)) if handle.len() == HANDLE => RegionError::NoCuda.into(),
-        Ok(_) => RegionError::CudaHandle.into(),
-    }
+    let root = json::parse(body)?;
+    let handle = root.get("raw_handle").ok_or(ManageError::NoField("raw_handle"))?;
+    let handle = handle.member("b64")?.string()?;
+    root.member("byte_size")?.unsigned()?;
+    root.member("device_id")?.unsigned()?;
+    let whole = decode_base64(&handle).is_ok_and(|handle| handle.len() == HANDLE);
+    Err(if whole { RegionError::NoCuda } else { RegionError::CudaHandle }.into())
 }

@@ -110,13 +110,7 @@ fn read_update(root: &Value<'_>, file: bool) -> Result<TraceUpdate, ManageError>
             Some(Some(levels.collect::<Result<Vec<_>, _>>()?))
         }
     };
-    let mut update = TraceUpdate::default();
-    update.set_levels(levels)?;
-    update.set_rate(number(root, "trace_rate")?)?;
-    update.set_count(number(root, "trace_count")?)?;
-    update.set_log_frequency(number(root, "log_frequency")?)?;
-    update.check_file(file)?;
-    Ok(update)
+    TraceUpdate::read(levels, |setting| Ok(number(root, setting)?), file)
 }
 
 /// A number that travels as a string.
