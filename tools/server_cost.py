@@ -15,7 +15,8 @@ floats.
 With --triton a real Triton is measured too, which real_triton.py fetches into the folder once; the libraries of its
 Python backend are Debian's libpython3.11.
 
-With --latency each request's time is taken down by `h2load`, which is kept on one core; the servers have the others.
+With --latency each request's time is taken down by `h2load`, which is kept on one core; the servers have the others. A
+machine that is shared stops for milliseconds now and then, which is why the calmest round is shown beside the median.
 (`wrk` does not show what it measured: to what is slower than twice the average it adds what it would have sent
 meanwhile.)
 
@@ -239,7 +240,9 @@ def main() -> None:
             if args.triton:
                 ports = [18090, 18091, 18092]
                 servers.append(Server("Triton", real_triton.command(args.triton, ports), ports, cores))
-            print("| door | concurrency | server | requests/s | server CPU µs a request | p50 ms | p99 ms |\n" + "| --- " * 7 + "|")
+            names = ["door", "concurrency", "server", "requests/s", "server CPU µs a request", "p50 ms", "p99 ms"]
+            names += ["p99 / p50", "in the calmest round"] if args.latency else []
+            print(f"| {' | '.join(names)} |\n" + "| --- " * len(names) + "|")
             for door in requests:
                 for concurrency in args.concurrency:
                     results = [[] for _ in servers]
@@ -248,11 +251,16 @@ def main() -> None:
                             result.append(drive(server, door, concurrency, args.seconds, drivers, args.latency))
                     for server, result in zip(servers, results):
                         rate, cost, *latency = (statistics.median(column) for column in zip(*result))
+                        if args.latency:
+                            ratios = [p99 / p50 for _, _, p50, p99 in result]
+                            latency += [statistics.median(ratios), min(ratios)]
                         times = " | ".join(f"{time:.2f}" for time in latency) or " | "
                         print(f"| {door} | {concurrency} | {server.name} | {rate:,.0f} | {cost:.1f} | {times} |", flush=True)
         finally:
             for server in servers:
                 server.process.terminate()
+            for server in servers:
+                server.process.wait()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,10 @@ struct State {
     open: bool,
     /// Threads that fetch batches.
     seats: usize,
+    /// Those among them that wait for a change.
+    waiting: usize,
+    /// Whether there is an [`Arrival`] that they are not told of yet.
+    arrival: bool,
     devices: Vec<Device>,
 }
 
@@ -50,6 +54,11 @@ pub(super) enum Next {
     /// Nothing will come any more, or the engine is not needed.
     End,
 }
+
+/// Word for the engines that wait that something has arrived. They are told when it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Arrival<'a>(&'a Intake);
 
 /// An engine's place at the intake, given back when its thread ends, however it does.
 #[derive(Debug)]
@@ -73,6 +82,8 @@ impl Intake {
             queue: Queue::new(&options.policy),
             open: true,
             seats: devices.len(),
+            waiting: 0,
+            arrival: false,
             devices: vec![idle; devices.iter().max().map_or(0, |last| last + 1)],
         };
         Intake {
@@ -91,12 +102,17 @@ impl Intake {
     }
 
     /// Takes a request in. If nobody is there to compute it, it is dropped, and its caller sees that.
-    pub(super) fn push(&self, job: Job) {
+    ///
+    /// If an engine waits for it, the engine is told by the [`Arrival`]: the caller may first let others arrive that are
+    /// on their way.
+    pub(super) fn push(&self, job: Job) -> Option<Arrival<'_>> {
         let mut state = self.lock();
-        if state.seats > 0 {
-            state.queue.push(job);
-            self.changed.notify_all();
+        if state.seats == 0 {
+            return None;
         }
+        state.queue.push(job);
+        let first = state.waiting > 0 && !std::mem::replace(&mut state.arrival, true);
+        first.then(|| Arrival(self))
     }
 
     /// Nothing more will come: what is here is finished.
@@ -128,6 +144,14 @@ impl Intake {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        self.0.lock().arrival = false;
+        // The lock is free by now: whoever is woken takes it.
+        self.0.changed.notify_all();
     }
 }
 
@@ -179,6 +203,7 @@ impl Seat {
                 idle_from = now;
             }
             let wake = begin.into_iter().chain(patience.map(|patience| idle_from + patience)).min();
+            state.waiting += 1;
             state = match wake {
                 Some(wake) => {
                     let left = wake.saturating_duration_since(now);
@@ -186,6 +211,7 @@ impl Seat {
                 }
                 None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
+            state.waiting -= 1;
         }
     }
 

@@ -268,7 +268,12 @@ impl Batcher {
         let limit = self.policy.timeout(timeout).map(|timeout| (timeout, Arc::new(Ticket::default())));
         let ticket = limit.as_ref().map(|(_, ticket)| ticket.clone());
         let level = self.policy.level(priority);
-        self.intake.push(Job::new(rows, level, ticket, counters, (received, queued), reply));
+        let job = Job::new(rows, level, ticket, counters, (received, queued), reply);
+        if let Some(arrival) = self.intake.push(job) {
+            // Waking an engine's thread costs more than reading a request. What other sockets hold already comes along.
+            tokio::task::yield_now().await;
+            drop(arrival);
+        }
         if let Some((timeout, ticket)) = limit {
             match tokio::time::timeout(timeout, &mut answer).await {
                 Ok(answer) => return answer.unwrap_or(Err(BatchError::Stopped)),
