@@ -16,7 +16,8 @@ With --triton a real Triton is measured too, which real_triton.py fetches into t
 Python backend are Debian's libpython3.11.
 
 With --latency each request's time is taken down by `h2load`, which is kept on one core; the servers have the others. A
-machine that is shared stops for milliseconds now and then, which is why the calmest round is shown beside the median.
+machine that is shared stops for milliseconds now and then, which is why the calmest round is shown beside the median;
+epoll_yardstick.c is the least that a server can do in the same minutes.
 (`wrk` does not show what it measured: to what is slower than twice the average it adds what it would have sent
 meanwhile.)
 
@@ -41,6 +42,7 @@ import real_triton
 from started import start
 
 MODEL = "siglip_text"
+DOORS = ["JSON", "binary", "gRPC"]
 # All rows differ in one id: identical rows of a batch would be computed once.
 IDS = [(37 * index) % 32000 for index in range(64)]
 
@@ -213,6 +215,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16, 60, 512])
     parser.add_argument("--triton", metavar="FOLDER", type=Path)
+    parser.add_argument("--doors", nargs="+", choices=DOORS, default=DOORS)
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--card", metavar="TEXTS_PER_SECOND")
     args = parser.parse_args()
@@ -225,6 +228,7 @@ def main() -> None:
         requests = {"JSON": json_request(), "binary": binary_request(), "gRPC": grpc_request()}
         if args.card:
             del requests["gRPC"]
+        requests = {door: request for door, request in requests.items() if door in args.doors}
         drivers = Drivers(folder, requests, different=bool(args.card))
         cores = []
         if args.latency:

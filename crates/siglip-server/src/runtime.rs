@@ -1,10 +1,9 @@
 //! The runtime that the doors run on.
 //!
-//! What it is set to keeps requests in the order in which they came. With the usual settings all sockets that have
-//! something are read, then all answers are written: a request that arrives a moment after its turn waits for a whole
-//! round of the others, and where most clients send the next request as soon as they have an answer, the 99th percentile
-//! is twice the median by that alone, with 60 connections as with any server that takes all events at once. With 512 the
-//! rounds outgrow a worker's queue, and some wait for several.
+//! What it is set to keeps requests in the order in which they came. With the usual settings a worker reads all sockets that
+//! have something, then writes all answers: a request that arrives a moment after its turn waits for a round of all the
+//! others. With 60 clients that send the next request as soon as they have an answer, the 99th percentile was twice the
+//! median by that; with 512, where a round outgrows a worker's queue, seven times (`docs/performance.md`).
 
 use tokio::runtime::{Builder, Runtime};
 
