@@ -115,6 +115,7 @@ class Server:
 
 
 def on(cores: list[int]) -> list[str]:
+    """What a command begins with that is to stay on these cores."""
     return ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
 
 

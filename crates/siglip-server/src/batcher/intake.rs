@@ -117,8 +117,18 @@ impl Intake {
 
     /// Nothing more will come: what is here is finished.
     pub(super) fn close(&self) {
-        self.lock().open = false;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.open = false;
+        self.tell(state);
+    }
+
+    /// Wakes those who wait for a change, after the lock is free: they need it. If nobody waits, that is no system call.
+    fn tell(&self, state: MutexGuard<'_, State>) {
+        let waiting = state.waiting > 0;
+        drop(state);
+        if waiting {
+            self.changed.notify_all();
+        }
     }
 
     /// Whether an engine of a device may begin a batch: now, or from some moment on.
@@ -149,9 +159,9 @@ impl Intake {
 
 impl Drop for Arrival<'_> {
     fn drop(&mut self) {
-        self.0.lock().arrival = false;
-        // The lock is free by now: whoever is woken takes it.
-        self.0.changed.notify_all();
+        let mut state = self.0.lock();
+        state.arrival = false;
+        self.0.tell(state);
     }
 }
 
@@ -188,7 +198,7 @@ impl Seat {
                 }
                 state.begin(self.device, now);
                 // What is left may make another batch for another engine.
-                changed.notify_all();
+                self.intake.tell(state);
                 return Next::Batch(batch);
             }
             if !state.open && state.queue.is_empty() {
@@ -225,7 +235,7 @@ impl Seat {
     pub(super) fn computed(&self) -> Duration {
         let mut state = self.intake.lock();
         let busy = state.devices.get_mut(self.device).map(Device::end).unwrap_or_default();
-        self.intake.changed.notify_all();
+        self.intake.tell(state);
         busy
     }
 
@@ -236,7 +246,7 @@ impl Seat {
             self.intake.gauges.put_back(job.rows());
             state.queue.push_front(job);
         }
-        self.intake.changed.notify_all();
+        self.intake.tell(state);
     }
 }
 
