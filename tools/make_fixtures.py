@@ -64,6 +64,12 @@ MODELS = {
                     image_size=9, patch_size=3, num_channels=1),
         images=3, prefix=False,
     ),
+    # Positions enough for attention scores in 8 bits.
+    "vision_patches": dict(
+        vision=dict(hidden_size=57, num_attention_heads=3, intermediate_size=51, num_hidden_layers=2,
+                    image_size=40, patch_size=3),
+        images=2,
+    ),
 }
 
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use siglip::engine::Precision;
-use siglip_cpu::{BuildError, Experience, Isa, Options, auto_precision, check, measure_peak};
+use siglip_cpu::{
+    Bf16Products, BuildError, Experience, Isa, Options, auto_precision, bf16_products, check, measure_peak,
+};
 
 use crate::args::DoctorArgs;
 use crate::failure::Failure;
@@ -94,9 +96,12 @@ fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
         memory_mb: megabytes("/proc/meminfo", "MemTotal"),
         memory_available_mb: megabytes("/proc/meminfo", "MemAvailable"),
         auto_precision: auto.to_string(),
-        auto_reason: match auto {
-            Precision::Bf16 => "the processor multiplies bf16, at twice the rate of f32 or more",
-            _ => "the processor has no bf16 arithmetic that there are kernels for",
+        auto_reason: match bf16_products() {
+            Bf16Products::Fast => "the processor multiplies bf16, and faster than f32",
+            Bf16Products::Slow => {
+                "half the memory of f32 at its rate; the processor's own products of bf16 are slower and are not used"
+            }
+            Bf16Products::None => "the processor has no bf16 arithmetic that there are kernels for",
         },
         kernels,
         gpu: Gpu::examine(&args.cuda),

@@ -22,6 +22,7 @@ use crate::kernels::{ActivationKernels, Kernels};
 use crate::ops::{Exponentials, exponentials};
 use crate::pack::panel_widths;
 use crate::path::{MAX_STEP, Path, lanes};
+use crate::scores;
 use crate::simd::{MAX_LANES, Simd, transpose};
 
 /// One head of one item.
@@ -67,6 +68,7 @@ pub(crate) struct Scratch<A> {
     packed_v: Buffer<A>,
     scores: Buffer<f32>,
     mixed: Buffer<f32>,
+    eight_bits: scores::Scratch,
 }
 
 /// Pointers into a [`Scratch`].
@@ -76,6 +78,7 @@ pub(crate) struct ScratchMemory<A> {
     pub(crate) packed_v: *mut A,
     pub(crate) scores: *mut f32,
     pub(crate) mixed: *mut f32,
+    pub(crate) eight_bits: scores::ScratchMemory,
 }
 
 /// How much scratch memory one thread needs, in values.
@@ -88,14 +91,15 @@ pub(crate) struct ScratchSizes {
 }
 
 impl<A: Plain> Scratch<A> {
-    /// For heads of always as many keys, and as many values each, on paths whose attention is `P`.
+    /// For heads of always as many keys, and as many values each.
     pub(crate) fn new<P: Path<Inner = A>>(keys: usize, head_dim: usize) -> std::io::Result<Self> {
-        let sizes = P::attention_scratch(keys, head_dim);
+        let sizes = P::Attention::attention_scratch(keys, head_dim);
         Ok(Scratch {
             packed_q: Buffer::zeroed(sizes.packed_q)?,
             packed_v: Buffer::zeroed(sizes.packed_v)?,
             scores: Buffer::zeroed(sizes.scores)?,
             mixed: Buffer::zeroed(sizes.mixed)?,
+            eight_bits: scores::Scratch::new::<P>(keys, head_dim)?,
         })
     }
 
@@ -105,11 +109,13 @@ impl<A: Plain> Scratch<A> {
             packed_v: self.packed_v.as_mut_ptr(),
             scores: self.scores.as_mut_ptr(),
             mixed: self.mixed.as_mut_ptr(),
+            eight_bits: self.eight_bits.memory(),
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.packed_q.bytes() + self.packed_v.bytes() + self.scores.bytes() + self.mixed.bytes()
+        let packed = self.packed_q.bytes() + self.packed_v.bytes();
+        packed + self.scores.bytes() + self.mixed.bytes() + self.eight_bits.bytes()
     }
 }
 
@@ -137,11 +143,23 @@ pub(crate) unsafe fn attend<P: Kernels>(head: &Attention<P>) {
     // SAFETY: see each call; queries first..first+count stay below `queries`.
     unsafe {
         pack_values(head);
+        let in_8_bits = scores::in_8_bits::<P>(head.keys, head.head_dim);
+        if in_8_bits {
+            scores::quantize_keys(head);
+        }
         for vectors in panel_widths::<P::Attention>(head.queries) {
             let panel = Panel { first, count: (vectors * lanes).min(head.queries - first), vectors };
-            pack_queries(head, &panel);
+            if in_8_bits {
+                scores::pack_queries(head, &panel);
+            } else {
+                pack_queries(head, &panel);
+            }
             fetch_next(head, &panel, Operand::Queries);
-            scores(head, vectors);
+            if in_8_bits {
+                scores::scores(head, vectors);
+            } else {
+                scores(head, vectors);
+            }
             fetch_next(head, &panel, Operand::Keys);
             let mut factors = [0.0; MAX_VECTORS * MAX_LANES];
             weights(head, vectors, &mut factors);
@@ -157,11 +175,11 @@ pub(crate) unsafe fn attend<P: Kernels>(head: &Attention<P>) {
 const MAX_VECTORS: usize = 4;
 
 /// Queries that are computed together.
-struct Panel {
-    first: usize,
-    count: usize,
+pub(crate) struct Panel {
+    pub(crate) first: usize,
+    pub(crate) count: usize,
     /// In vectors: `count` rounded up.
-    vectors: usize,
+    pub(crate) vectors: usize,
 }
 
 /// Packs values as a left operand that lies step by step, `[steps][head_dim][STEP]`. Keys that fill up the last step
@@ -202,7 +220,7 @@ unsafe fn pack_queries<P: Path>(head: &Attention<P>, panel: &Panel) {
             for first in (0..whole).step_by(lanes) {
                 let to = packed.add(first * width * step);
                 let groups = (filled, lanes.min(whole - first));
-                transpose_groups::<P>(source.add(first * step), head.q_stride, groups, to, width);
+                transpose_steps::<P>(source.add(first * step), head.q_stride, groups, to, width);
             }
             if whole * step < head.head_dim {
                 let packed = packed.add(whole * width * step);
@@ -222,26 +240,41 @@ unsafe fn pack_queries<P: Path>(head: &Attention<P>, panel: &Panel) {
     }
 }
 
-/// Transposes groups of `STEP` values: `rows` rows of `columns` groups, `stride` values from row to row, into `columns`
-/// rows of `LANES` groups, `width` groups from row to row; rows that are not there become zeroes.
+/// Transposes groups of `BYTES` bytes: `rows` rows of `columns` groups, `row_bytes` from row to row, into `columns` rows of
+/// `LANES` groups, `width` groups from row to row; rows that are not there become zeroes.
 #[inline(always)]
-unsafe fn transpose_groups<P: Path>(
+pub(crate) unsafe fn transpose_groups<S: Simd, const BYTES: usize>(
+    source: *const u8,
+    row_bytes: usize,
+    (rows, columns): (usize, usize),
+    target: *mut u8,
+    width: usize,
+) {
+    // SAFETY: the caller vouches for source and target.
+    unsafe {
+        match BYTES {
+            4 => S::transpose(source.cast(), row_bytes, rows, columns, target.cast(), width),
+            8 => transpose::<u64>(source.cast(), row_bytes, (rows, S::LANES), columns, target.cast(), width),
+            bytes => unreachable!("no path multiplies activations in groups of {bytes} bytes"),
+        }
+    }
+}
+
+/// [`transpose_groups`] of `STEP` values, `stride` values from row to row.
+#[inline(always)]
+unsafe fn transpose_steps<P: Path>(
     source: *const P::Inner,
     stride: usize,
-    (rows, columns): (usize, usize),
+    counts: (usize, usize),
     target: *mut P::Inner,
     width: usize,
 ) {
-    let row_bytes = stride * size_of::<P::Inner>();
-    // SAFETY: the caller vouches for source and target.
+    let (source, row_bytes, target) = (source.cast(), stride * size_of::<P::Inner>(), target.cast());
+    // SAFETY: the caller's.
     unsafe {
         match const { P::Attention::STEP * size_of::<P::Inner>() } {
-            4 => P::Simd::transpose(source.cast(), row_bytes, rows, columns, target.cast(), width),
-            8 => {
-                let (source, target) = (source.cast::<u64>(), target.cast::<u64>());
-                transpose(source, row_bytes, (rows, lanes::<P>()), columns, target, width);
-            }
-            bytes => unreachable!("no path multiplies activations in groups of {bytes} bytes"),
+            4 => transpose_groups::<P::Simd, 4>(source, row_bytes, counts, target, width),
+            _ => transpose_groups::<P::Simd, 8>(source, row_bytes, counts, target, width),
         }
     }
 }
@@ -338,6 +371,7 @@ impl<A: Path> Operands<A> {
             panel: self.panel,
             steps: self.steps,
             vectors: self.vectors,
+            widened: std::ptr::null_mut(),
             row_scales: std::ptr::null(),
             column_scales: std::ptr::null(),
             column_sums: std::ptr::null(),
@@ -389,9 +423,9 @@ unsafe fn write<P: Path>(head: &Attention<P>, panel: &Panel, factors: &[f32; MAX
                 let out = head.out.first.add(row * head.out.stride + head.out.column + first * step);
                 if filled == lanes && count == lanes && head.out.stride.is_multiple_of(step) {
                     let stride = head.out.stride / step;
-                    transpose_groups::<P>(columns, lanes * step, (lanes, lanes), out, stride);
+                    transpose_steps::<P>(columns, lanes * step, (lanes, lanes), out, stride);
                 } else {
-                    transpose_groups::<P>(columns, lanes * step, (count, lanes), rows, lanes);
+                    transpose_steps::<P>(columns, lanes * step, (count, lanes), rows, lanes);
                     let values = (count * step).min(head.head_dim - first * step);
                     for query in 0..filled {
                         let row = rows.add(query * lanes * step);

@@ -11,7 +11,7 @@ use crate::build::{BuildError, Options, Task, dispatch};
 use crate::encoder::padded;
 use crate::isa::Isa;
 use crate::kernels::Kernels;
-use crate::linear::{Layer, Rows, Target, carried_sums};
+use crate::linear::{Layer, Rows, Target, workspace_size};
 use crate::ops::LayerNorm;
 use crate::pack::{Columns, Packed};
 use crate::path::{Element, RowScale, inner_layout};
@@ -150,7 +150,7 @@ fn linear<P: Kernels>(
     }
     let scales = vec![RowScale { scale: 1.0 / 128.0, offset: -1.0 }; rows];
     let mut output = Buffer::<P::Inner>::scratch(P::LAYOUT.rows(rows) * padded(columns))?;
-    let mut carried = Buffer::<u32>::scratch(carried_sums::<P>(rows))?;
+    let mut workspace = Buffer::<u32>::scratch(workspace_size::<P>(rows, padded(k)))?;
     let mut counter = Counter::default();
     Ok(Box::new(move || {
         counter.reset();
@@ -158,7 +158,7 @@ fn linear<P: Kernels>(
         let out = crate::tower::Shared(output.as_mut_ptr());
         let input = Rows { first: input.as_ptr(), stride: padded(k), count: rows, scales: scales.as_ptr() };
         let input = SharedRows(input);
-        let carried = crate::tower::Shared(carried.as_mut_ptr());
+        let workspace = crate::tower::Shared(workspace.as_mut_ptr());
         let (packed, counters) = (&packed, std::slice::from_ref(&counter));
         pool.run(move |worker| {
             let (out, input) = (out.pointer(), input.rows());
@@ -166,7 +166,7 @@ fn linear<P: Kernels>(
             // SAFETY: input and output hold these rows, padded; `dispatch` checked the instructions.
             unsafe {
                 P::enter();
-                Layer { packed, input, target, next: None }.run(worker, counters, carried.pointer());
+                Layer { packed, input, target, next: None }.run(worker, counters, workspace.pointer());
                 P::leave();
             }
         });
@@ -193,7 +193,7 @@ fn attention<P: Kernels>(positions: usize, head_dim: usize) -> std::io::Result<B
     let operand = || Buffer::padded(&values::<P::Inner>(positions * stride), 0);
     let (q, k, v) = (operand()?, operand()?, operand()?);
     let mut out = Buffer::<P::Inner>::zeroed(inner_layout::<P>().rows(positions) * stride)?;
-    let mut scratch = Scratch::new::<P::Attention>(positions, head_dim)?;
+    let mut scratch = Scratch::new::<P>(positions, head_dim)?;
     Ok(Box::new(move || {
         // SAFETY: the buffers have the sizes that the fields ask for; `dispatch` checked the instructions.
         unsafe {

@@ -10,6 +10,7 @@ use crate::gemm::{Epilogue, Part, Product};
 use crate::kernels::Kernels;
 use crate::ops::{LayerNorm, Quantize};
 use crate::path::{BLOCK, Element, Layout, RowScale, inner_layout, lanes, steps};
+use crate::scores;
 
 /// The first result that was wrong.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -49,7 +50,10 @@ unsafe fn check_kernels<P: Kernels>() -> Result<(), Difference> {
             // A whole block and more than half of the next.
             SmallProduct::<P>::new(BLOCK + 19, P::MAX_VECTORS).check()?;
         }
-        check_attention::<P>()?;
+        check_attention::<P>(21, 11)?;
+        if scores::in_8_bits::<P>(scores::FEWEST_KEYS, MOST_VALUES) {
+            check_attention::<P>(scores::FEWEST_KEYS + 3, MOST_VALUES)?;
+        }
         check_layer_norm::<P>()
     }
 }
@@ -175,6 +179,7 @@ impl<P: Kernels> SmallProduct<P> {
     }
 
     unsafe fn multiply(&self, epilogue: Epilogue<P>) {
+        let mut widened = vec![0.0; if P::WIDENED { self.panel.len() } else { 0 }];
         // SAFETY: the buffers were made for these sizes; the instructions are the caller's.
         unsafe {
             P::multiply(&Product {
@@ -184,6 +189,7 @@ impl<P: Kernels> SmallProduct<P> {
                 panel: self.panel.as_ptr(),
                 steps: Self::STEPS,
                 vectors: self.vectors,
+                widened: widened.as_mut_ptr(),
                 row_scales: self.row_scales.as_ptr(),
                 column_scales: self.column_scales.as_ptr(),
                 column_sums: self.column_sums.as_ptr(),
@@ -226,19 +232,20 @@ impl<P: Kernels> SmallProduct<P> {
     }
 }
 
-unsafe fn check_attention<P: Kernels>() -> Result<(), Difference> {
+/// The most values of a head that is checked.
+const MOST_VALUES: usize = 19;
+
+unsafe fn check_attention<P: Kernels>(keys: usize, head_dim: usize) -> Result<(), Difference> {
     const QUERIES: usize = 7;
-    const KEYS: usize = 21;
-    const HEAD_DIM: usize = 11;
-    const STRIDE: usize = 16;
+    const STRIDE: usize = 32;
     let values = |rows: usize, offset: usize| -> Vec<P::Inner> {
         let value = |i| (scatter(i + offset) % 64) as f32 / 16.0 - 2.0;
         // Beyond the head's values there must be zeroes up to the path's step.
-        let value = |i: usize| if i % STRIDE < HEAD_DIM { value(i) } else { 0.0 };
+        let value = |i: usize| if i % STRIDE < head_dim { value(i) } else { 0.0 };
         (0..rows * STRIDE).map(|i| P::Inner::from_f32(value(i))).collect()
     };
-    let (q, k, v) = (values(QUERIES, 0), values(KEYS, 170), values(KEYS, 1700));
-    let mut scratch = Scratch::new::<P::Attention>(KEYS, HEAD_DIM).map_err(|_| Difference {
+    let (q, k, v) = (values(QUERIES, 0), values(keys, 170), values(keys, 1700));
+    let mut scratch = Scratch::new::<P>(keys, head_dim).map_err(|_| Difference {
         kernel: "attention's memory",
         got: 0.0,
         expected: 1.0,
@@ -246,7 +253,7 @@ unsafe fn check_attention<P: Kernels>() -> Result<(), Difference> {
     let layout = inner_layout::<P>();
     let out_stride = STRIDE.next_multiple_of(64);
     let mut out = vec![P::Inner::default(); layout.rows(QUERIES) * out_stride];
-    let scale = 1.0 / (HEAD_DIM as f64).sqrt();
+    let scale = 1.0 / (head_dim as f64).sqrt();
     // SAFETY: the buffers have the sizes that the fields ask for; the instructions are the caller's.
     unsafe {
         P::attend(&Attention {
@@ -256,27 +263,31 @@ unsafe fn check_attention<P: Kernels>() -> Result<(), Difference> {
             k: k.as_ptr(),
             v: v.as_ptr(),
             kv_stride: STRIDE,
-            keys: KEYS,
-            head_dim: HEAD_DIM,
+            keys,
+            head_dim,
             scale_log2e: std::f32::consts::LOG2_E * scale as f32,
             out: Output { first: out.as_mut_ptr(), stride: out_stride, row: 0, column: 0 },
             next: [std::ptr::null(); 3],
             scratch: scratch.memory(),
         });
     }
+    let tolerance = match scores::in_8_bits::<P>(keys, head_dim) {
+        true => 3e-2,
+        false => 2.0 * tolerance::<P::Inner>(),
+    };
     let read = |values: &[P::Inner], i: usize| f64::from(values[i].to_f32());
     for query in 0..QUERIES {
         let score = |key: usize| {
             let product = |d| read(&q, query * STRIDE + d) * read(&k, key * STRIDE + d);
-            (0..HEAD_DIM).map(product).sum::<f64>() * scale
+            (0..head_dim).map(product).sum::<f64>() * scale
         };
-        let exponentials: Vec<f64> = (0..KEYS).map(|key| score(key).exp()).collect();
+        let exponentials: Vec<f64> = (0..keys).map(|key| score(key).exp()).collect();
         let total: f64 = exponentials.iter().sum();
-        for d in 0..HEAD_DIM {
+        for d in 0..head_dim {
             let term = |key: usize| exponentials[key] / total * read(&v, key * STRIDE + d);
-            let expected: f64 = (0..KEYS).map(term).sum();
+            let expected: f64 = (0..keys).map(term).sum();
             let got = out[layout.row::<P::Inner>(query, out_stride) + layout.column::<P::Inner>(d)];
-            expect("attention", got.to_f32(), expected, 2.0 * tolerance::<P::Inner>())?;
+            expect("attention", got.to_f32(), expected, tolerance)?;
         }
     }
     Ok(())

@@ -261,7 +261,7 @@ impl<P: Kernels> Encoder<P> {
                     Layer { packed: qkv, input: normed, target, next: Some(&block.out) }.run(
                         worker,
                         phases.next(),
-                        memory.carried(worker),
+                        memory.workspace(worker),
                     );
                     let (k, v) = (memory.wide.add(hidden), memory.wide.add(2 * hidden));
                     let queries = positions;
@@ -272,7 +272,7 @@ impl<P: Kernels> Encoder<P> {
                     Layer { packed: kv, input: normed, target, next: Some(q_packed) }.run(
                         worker,
                         phases.next(),
-                        memory.carried(worker),
+                        memory.workspace(worker),
                     );
                     let last = memory.normed_rows(x_stride, apart, wanted);
                     let q = memory.wide.add(kv_width);
@@ -280,7 +280,7 @@ impl<P: Kernels> Encoder<P> {
                     Layer { packed: q_packed, input: last, target, next: Some(&block.out) }.run(
                         worker,
                         phases.next(),
-                        memory.carried(worker),
+                        memory.workspace(worker),
                     );
                     let (k, v) = (memory.wide, memory.wide.add(hidden));
                     Heads { q, q_stride: wide_stride, queries: 1, k, v, kv_stride: wide_stride }
@@ -296,7 +296,7 @@ impl<P: Kernels> Encoder<P> {
             Layer { packed: &block.out, input: mixed, target, next: Some(&block.fc1) }.run(
                 worker,
                 phases.next(),
-                memory.carried(worker),
+                memory.workspace(worker),
             );
             phases.end(Kind::Output, 2 * wanted * hidden * hidden);
 
@@ -309,7 +309,7 @@ impl<P: Kernels> Encoder<P> {
             Layer { packed: &block.fc1, input: normed, target, next: Some(&block.fc2) }.run(
                 worker,
                 phases.next(),
-                memory.carried(worker),
+                memory.workspace(worker),
             );
             phases.end(Kind::Fc1, 2 * wanted * hidden * intermediate);
 
@@ -318,7 +318,7 @@ impl<P: Kernels> Encoder<P> {
             Layer { packed: &block.fc2, input: wide, target, next: Some(next) }.run(
                 worker,
                 phases.next(),
-                memory.carried(worker),
+                memory.workspace(worker),
             );
             phases.end(Kind::Fc2, 2 * wanted * hidden * intermediate);
         }

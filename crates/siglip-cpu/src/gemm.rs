@@ -39,6 +39,9 @@ pub(crate) struct Product<P: Path> {
     pub(crate) steps: usize,
     /// The panel's width in vectors, 1 to `MAX_VECTORS`.
     pub(crate) vectors: usize,
+    /// On paths that [widen](Path::WIDENED) weights: room for the panel in f32. Null elsewhere, or where each vector is to be
+    /// widened as it is loaded.
+    pub(crate) widened: *mut f32,
     /// For quantised paths, else null: how to read each row.
     pub(crate) row_scales: *const RowScale,
     /// For quantised paths, else null: the scales and sums of the panel's columns.
@@ -83,6 +86,32 @@ pub(crate) enum Epilogue<P: Path> {
     StoreF32 { bias: *const f32, out: *mut f32, stride: usize },
     /// `out = sum` in f32.
     Sums { out: *mut f32, stride: usize },
+}
+
+impl<P: Path> Epilogue<P> {
+    /// The same on another path that stores results alike.
+    pub(crate) fn on<Q: Path<Inner = P::Inner>>(self) -> Epilogue<Q> {
+        match self {
+            Epilogue::Store { bias, out, stride } => Epilogue::Store { bias, out, stride },
+            Epilogue::Gelu { bias, out, stride } => Epilogue::Gelu { bias, out, stride },
+            Epilogue::Accumulate { bias, out, stride } => Epilogue::Accumulate { bias, out, stride },
+            Epilogue::StoreF32 { bias, out, stride } => Epilogue::StoreF32 { bias, out, stride },
+            Epilogue::Sums { out, stride } => Epilogue::Sums { out, stride },
+        }
+    }
+
+    /// The same from a row on, for results that lie row after row.
+    pub(crate) fn skip_rows(mut self, row: usize) -> Self {
+        match &mut self {
+            Epilogue::Store { out, stride, .. } | Epilogue::Gelu { out, stride, .. } => {
+                *out = out.wrapping_add(row * *stride);
+            }
+            Epilogue::Accumulate { out, stride, .. }
+            | Epilogue::StoreF32 { out, stride, .. }
+            | Epilogue::Sums { out, stride } => *out = out.wrapping_add(row * *stride),
+        }
+        self
+    }
 }
 
 /// Computes one panel's columns for all rows of `product`.
@@ -134,32 +163,68 @@ unsafe fn multiply_ordered<P: Path, const STEPS: bool>(product: &Product<P>) {
     }
 }
 
+/// The first rows of [`multiply`], on paths that [widen](Path::WIDENED) weights, which are kept as they are widened; how many
+/// rows that were. There must be a block of them ([`BLOCK_AND_KEEP`]).
+///
+/// # Safety
+///
+/// As for [`multiply`], with room for the panel at `product.widened`.
+#[inline(always)]
+pub(crate) unsafe fn multiply_and_keep<P: Path>(product: &Product<P>) -> usize {
+    // SAFETY: the caller's contract is handed on.
+    unsafe {
+        if P::MAX_VECTORS >= 4 {
+            match product.vectors {
+                4 => return first_block::<P, 6, 4>(product),
+                3 => return first_block::<P, 8, 3>(product),
+                _ => {}
+            }
+        }
+        if P::MAX_VECTORS >= 2 && product.vectors == 2 {
+            return first_block::<P, 6, 2>(product);
+        }
+        first_block::<P, 6, 1>(product)
+    }
+}
+
+/// No block of [`multiply_and_keep`] has more rows.
+pub(crate) const BLOCK_AND_KEEP: usize = 8;
+
+#[inline(always)]
+unsafe fn first_block<P: Path, const MG: usize, const NV: usize>(product: &Product<P>) -> usize {
+    const { assert!(MG <= BLOCK_AND_KEEP) };
+    // SAFETY: the caller's contract.
+    unsafe { block::<P, false, true, MG, NV>(product, 0, 1, &mut Prefetch::new(std::ptr::null(), 0, 1)) };
+    MG
+}
+
 /// Blocks of `MG` groups of [`Path::ROWS`] rows, then what is left in blocks of 4, 2 and 1, and last a row without its
 /// group.
 #[inline(always)]
 unsafe fn all_rows<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(product: &Product<P>) {
-    let mut prefetch = Prefetch::new(product.prefetch, product.prefetch_bytes);
     let groups = product.rows / P::ROWS;
+    let turns = groups.div_ceil(MG) * (product.steps / 2);
+    let mut prefetch = Prefetch::new(product.prefetch, product.prefetch_bytes, turns);
     let mut group = 0;
     // SAFETY: `group + height <= groups` at every call, or there is one more row; the rest is the caller's contract.
     unsafe {
         while group + MG <= groups {
-            block::<P, STEPS, MG, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            block::<P, STEPS, false, MG, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
             group += MG;
         }
         if MG > 4 && group + 4 <= groups {
-            block::<P, STEPS, 4, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            block::<P, STEPS, false, 4, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
             group += 4;
         }
         if group + 2 <= groups {
-            block::<P, STEPS, 2, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            block::<P, STEPS, false, 2, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
             group += 2;
         }
         if group < groups {
-            block::<P, STEPS, 1, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            block::<P, STEPS, false, 1, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
         }
         if P::ROWS > 1 && groups * P::ROWS < product.rows {
-            block::<P, STEPS, 1, NV>(product, groups * P::ROWS, 1, &mut prefetch);
+            block::<P, STEPS, false, 1, NV>(product, groups * P::ROWS, 1, &mut prefetch);
         }
     }
 }
@@ -167,7 +232,7 @@ unsafe fn all_rows<P: Path, const STEPS: bool, const MG: usize, const NV: usize>
 /// `MG` groups of rows by `NV` vectors of columns: the sums in registers, then the epilogue. Of each group there are
 /// `filled` rows: all, or one.
 #[inline(always)]
-unsafe fn block<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(
+unsafe fn block<P: Path, const STEPS: bool, const KEEP: bool, const MG: usize, const NV: usize>(
     product: &Product<P>,
     row: usize,
     filled: usize,
@@ -188,13 +253,13 @@ unsafe fn block<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(
         let mut sums = [[P::zero_sum(); NV]; MG];
         let mut k = 0;
         while k + 2 <= product.steps {
-            ahead.line();
-            step::<P, MG, NV>(&mut sums, a, product.panel, k);
-            step::<P, MG, NV>(&mut sums, a, product.panel, k + 1);
+            ahead.turn();
+            step::<P, KEEP, MG, NV>(&mut sums, a, product, k);
+            step::<P, KEEP, MG, NV>(&mut sums, a, product, k + 1);
             k += 2;
         }
         if k < product.steps {
-            step::<P, MG, NV>(&mut sums, a, product.panel, k);
+            step::<P, KEEP, MG, NV>(&mut sums, a, product, k);
         }
         finish::<P, MG, NV>(product, row, 0, sums);
         if P::ROWS == 2 && filled == 2 {
@@ -265,15 +330,15 @@ struct Groups<T> {
 }
 
 #[inline(always)]
-unsafe fn step<P: Path, const MG: usize, const NV: usize>(
+unsafe fn step<P: Path, const KEEP: bool, const MG: usize, const NV: usize>(
     sums: &mut [[P::Sum; NV]; MG],
     a: Groups<P::Activation>,
-    panel: *const P::Weight,
+    product: &Product<P>,
     k: usize,
 ) {
     // SAFETY: as for `block`.
     unsafe {
-        let b = panel.add(k * NV * lanes::<P>() * P::STEP);
+        let b = product.panel.add(k * NV * lanes::<P>() * P::STEP);
         // Loops and not `array::from_fn`: a closure is a function of its own, which has none of the features that
         // this one is compiled with, and where it is not inlined every vector goes through memory.
         if P::ROWS > 1 {
@@ -293,6 +358,11 @@ unsafe fn step<P: Path, const MG: usize, const NV: usize>(
         let mut weights = [P::load_weights(b); NV];
         for (v, weights) in weights.iter_mut().enumerate().skip(1) {
             *weights = P::load_weights(b.add(v * lanes::<P>() * P::STEP));
+        }
+        if KEEP {
+            for (v, weights) in weights.iter().enumerate() {
+                P::store_widened(product.widened.add((k * NV + v) * lanes::<P>()), *weights);
+            }
         }
         for (g, sums) in sums.iter_mut().enumerate() {
             let a = P::broadcast(a.first.add(g * a.stride + k * a.step_stride), a.row_stride);
@@ -416,26 +486,36 @@ unsafe fn optional<S: Simd>(p: *const f32, offset: usize) -> S::V {
     if p.is_null() { unsafe { S::zero() } } else { unsafe { S::load(p.add(offset)) } }
 }
 
-/// Walks over memory that will be needed soon, a cache line at a time.
+/// Walks over memory that will be needed soon, a cache line at a time and evenly over the product: lines on their way take up
+/// what those of the operands need on theirs from L2.
 struct Prefetch {
     next: *const u8,
     end: *const u8,
+    /// Turns from one line to the next, and those that are left until then.
+    every: usize,
+    left: usize,
 }
 
 const CACHE_LINE: usize = 64;
 
 impl Prefetch {
+    /// To be asked for in `turns` turns.
     #[inline(always)]
-    fn new(start: *const u8, bytes: usize) -> Self {
-        Prefetch { next: start, end: start.wrapping_add(bytes) }
+    fn new(start: *const u8, bytes: usize, turns: usize) -> Self {
+        let every = (turns / bytes.div_ceil(CACHE_LINE).max(1)).max(1);
+        Prefetch { next: start, end: start.wrapping_add(bytes), every, left: every }
     }
 
-    /// Asks for the next line, if one is left.
+    /// One turn: asks for the next line, if it is time and one is left.
     #[inline(always)]
-    fn line(&mut self) {
-        if self.next < self.end {
-            prefetch(self.next);
-            self.next = self.next.wrapping_add(CACHE_LINE);
+    fn turn(&mut self) {
+        self.left -= 1;
+        if self.left == 0 {
+            self.left = self.every;
+            if self.next < self.end {
+                prefetch(self.next);
+                self.next = self.next.wrapping_add(CACHE_LINE);
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// All sets, the fastest first.
+    /// All sets, by what they can do, the most first.
     pub const ALL: [Isa; 10] = [
         Isa::Amx,
         Isa::Avx512Bf16,
@@ -82,7 +82,7 @@ impl Isa {
     }
 
     /// Whether there are kernels for this precision. A precision that the set has no instructions for may still be
-    /// stored: bf16 weights are then widened to f32 as they are read.
+    /// stored: bf16 weights are then widened to f32 before they are multiplied.
     pub fn supports(self, precision: Precision) -> bool {
         match precision {
             Precision::F32 => Isa::F32_SETS.contains(&self),
@@ -106,7 +106,7 @@ impl Isa {
         }
     }
 
-    /// The sets that this machine has and that have kernels for a precision, the fastest first.
+    /// The sets that this machine has and that have kernels for a precision, in the order of [`Isa::ALL`].
     pub fn candidates(precision: Precision) -> impl Iterator<Item = Isa> {
         Isa::ALL.into_iter().filter(move |isa| isa.supports(precision) && isa.is_available())
     }

@@ -11,6 +11,7 @@ use crate::ops::{self, LayerNorm, Quantize};
 use crate::path::{F32, Int8, Path, Widened};
 use crate::peak;
 use crate::simd::Portable;
+use crate::widened;
 
 /// A [`Path`] with its compiled kernels.
 ///
@@ -48,6 +49,18 @@ pub(crate) trait ActivationKernels: Path {
 }
 
 macro_rules! kernels {
+    // Weights are widened before they are multiplied.
+    (widened $simd:ty $(, $features:literal)?) => {
+        kernels!(
+            @ Widened<$simd>,
+            ($($features)?),
+            widened::multiply::<$simd>,
+            attention::attend::<Widened<$simd>>,
+            (|| {}, || {}),
+            peak::steps::<F32<$simd>>,
+            peak::flop::<F32<$simd>>()
+        );
+    };
     ($path:ty $(, $features:literal)?) => {
         kernels!(
             @ $path,
@@ -149,7 +162,7 @@ macro_rules! kernels {
 pub(crate) use kernels;
 
 kernels!(F32<Portable>);
-kernels!(Widened<Portable>);
+kernels!(widened Portable);
 kernels!(Int8<Loops, F32<Portable>>);
 
 #[cfg(target_arch = "x86_64")]
@@ -161,11 +174,11 @@ mod x86_64 {
     use crate::tiles::{self, Amx, Tiled, Tiles};
 
     kernels!(F32<Avx2>, "avx2,fma");
-    kernels!(Widened<Avx2>, "avx2,fma");
+    kernels!(widened Avx2, "avx2,fma");
     kernels!(Int8<Vpmaddwd, F32<Avx2>>, "avx2,fma");
     kernels!(Int8<Vpdpbusd256, F32<Avx2>>, "avx2,fma,avxvnni");
     kernels!(F32<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl");
-    kernels!(Widened<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl");
+    kernels!(widened Avx512, "avx512f,avx512bw,avx512dq,avx512vl");
     kernels!(Bf16<Vdpbf16ps>, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
     kernels!(Int8<Vpdpbusd, F32<Avx512>>, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
     kernels!(
@@ -204,7 +217,7 @@ mod aarch64 {
     use crate::simd::Neon;
 
     kernels!(F32<Neon>, "neon");
-    kernels!(Widened<Neon>, "neon");
+    kernels!(widened Neon, "neon");
     kernels!(Int8<Sdot, F32<Neon>>, "neon,dotprod");
     kernels!(Bf16<Bfmmla>, "neon,bf16");
     kernels!(Int8<Usmmla, Bf16<Bfmmla>>, "neon,bf16,i8mm");

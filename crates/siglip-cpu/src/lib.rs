@@ -5,11 +5,11 @@
 //! - [`build`]: picks the kernels, packs the weights, returns a [`siglip::engine::Engine`].
 //! - `text`, `vision`: the two towers, each one closure that runs on all threads; `encoder`: the blocks they share.
 //! - `scratch`: the memory that passes work in.
-//! - `linear`, `attention`: one phase of a block each; [`threads`]: who runs them.
+//! - `linear`, `attention` (with `scores` in 8 bits): one phase of a block each; [`threads`]: who runs them.
 //! - `gemm`, `ops`: the kernels, written once over `path` (what is multiplied with what), `simd` (with which vectors)
 //!   and `dot` (with which products of narrow values); `kernels`: where they are compiled for each instruction set;
 //!   [`isa`]: which sets there are.
-//! - `tiles`: products and attention on AMX.
+//! - `widened`: products with weights of half the bits; `tiles`: products and attention on AMX.
 //! - `check`: what kernels must pass on this machine before they are used.
 //! - `pack`, `buffer`: weights in the kernels' order, in huge pages.
 
@@ -31,6 +31,7 @@ mod pack;
 mod path;
 mod peak;
 mod profile;
+mod scores;
 mod scratch;
 mod share;
 mod simd;
@@ -42,8 +43,12 @@ pub mod threads;
 mod tiles;
 mod tower;
 mod vision;
+mod widened;
 
-pub use build::{BuildError, Options, auto_precision, check, measure_peak, text_engine, vision_engine};
+pub use build::{
+    Bf16Products, BuildError, Options, auto_precision, bf16_products, check, measure_peak, text_engine,
+    vision_engine,
+};
 pub use check::Difference;
 pub use isa::{Experience, Isa};
 pub use threads::{Pool, available_threads};

@@ -66,9 +66,11 @@ fn largest_group<P: Path>(rows: usize) -> usize {
     (CARRIED_BYTES / (panel_sums::<P>(rows) * size_of::<u32>()).max(1)).clamp(1, PANELS_OF_A_GROUP)
 }
 
-/// Sums that one thread carries from part to part of layers over at most `rows` rows.
-pub(crate) fn carried_sums<P: Kernels>(rows: usize) -> usize {
+/// Memory that one thread needs for layers over at most `rows` rows of at most `k` values: for sums that it carries from part
+/// to part, or for a panel in f32.
+pub(crate) fn workspace_size<P: Kernels>(rows: usize, k: usize) -> usize {
     match P::LAYOUT {
+        Layout::Rows if P::WIDENED => k * P::MAX_VECTORS * lanes::<P>(),
         Layout::Rows => 0,
         Layout::Blocks => {
             let sums = |rows| largest_group::<P>(rows) * panel_sums::<P>(rows);
@@ -86,13 +88,13 @@ fn parts_in_l1<P: Path>(packed: &Packed<P>, panel: Panel) -> usize {
 }
 
 impl<P: Kernels> Layer<'_, P> {
-    /// This thread's part of the phase, whose counters are given; `carried` is its memory for [`carried_sums`].
+    /// This thread's part of the phase, whose counters are given; `workspace` is its memory of [`workspace_size`].
     ///
     /// # Safety
     ///
     /// The pointers in `input` and `target` must be valid for the layer's sizes (widths padded to whole vectors),
     /// nobody else may touch the target during the phase, and the machine must have the path's instructions.
-    pub(crate) unsafe fn run(&self, worker: &Worker<'_>, counters: &[Counter], carried: *mut u32) {
+    pub(crate) unsafe fn run(&self, worker: &Worker<'_>, counters: &[Counter], workspace: *mut u32) {
         let teams = Teams::new::<P>(self.input.count, worker.threads());
         for claims in teams.in_turn(worker, counters) {
             let rows = teams.part(claims.team, self.input.count, grain::<P>());
@@ -110,7 +112,7 @@ impl<P: Kernels> Layer<'_, P> {
                 let (panels, row, rows) = units.part(unit);
                 let panels = panels * group..((panels + 1) * group).min(self.packed.panels().len());
                 // SAFETY: the caller's contract.
-                unsafe { self.unit(panels, row, rows, carried, ahead) };
+                unsafe { self.unit(panels, row, rows, workspace, ahead) };
                 unit = claimed.unwrap_or_else(|| claims.next());
             }
         }
@@ -166,7 +168,7 @@ impl<P: Kernels> Layer<'_, P> {
         panels: Range<usize>,
         row: usize,
         rows: usize,
-        carried: *mut u32,
+        workspace: *mut u32,
         ahead: (*const u8, usize),
     ) {
         let Some(panels) = self.packed.panels().get(panels) else { return };
@@ -198,11 +200,12 @@ impl<P: Kernels> Layer<'_, P> {
                         panel: self.packed.panel_weights(panel, start),
                         steps: end - start,
                         vectors: panel.vectors,
+                        widened: if P::WIDENED { workspace.cast() } else { std::ptr::null_mut() },
                         row_scales: self.input.scales.wrapping_add(row),
                         column_scales: self.packed.panel_scales(panel),
                         column_sums: self.packed.panel_sums(panel),
                         part: Part {
-                            carried: carried.wrapping_add(i * carried_stride),
+                            carried: workspace.wrapping_add(i * carried_stride),
                             first: part == 0,
                             last: part + 1 == parts,
                         },
@@ -218,7 +221,8 @@ impl<P: Kernels> Layer<'_, P> {
     /// Into how many parts the inner dimension is divided. Without a tile unit, rounding depends on it: then it must be a
     /// constant of the layer, and is more than one only where the target is accumulated anyway.
     fn parts(&self, panel: Panel, rows: usize) -> usize {
-        let bytes = self.packed.panel_bytes(panel);
+        // As they are multiplied.
+        let bytes = self.packed.panel_bytes(panel) * if P::WIDENED { 2 } else { 1 };
         match (P::LAYOUT, self.target) {
             (Layout::Blocks, _) if rows.div_ceil(BLOCK) >= BLOCKS_OF_PARTS => parts_in_l1(self.packed, panel),
             // An offset is added with the sum of whole columns, so quantised products stay whole; their panels are

@@ -172,27 +172,19 @@ unsafe fn extremes<S: Simd, T: Element>(x: *const T, size: usize) -> (f32, f32) 
     let whole = size / (CHAINS * S::LANES) * CHAINS * S::LANES;
     // SAFETY: the caller vouches for `size` values.
     unsafe {
-        let (mut least, mut greatest) =
-            ([S::splat(f32::INFINITY); CHAINS], [S::splat(f32::NEG_INFINITY); CHAINS]);
-        let mut zero = [S::zero(); CHAINS];
+        let mut chains = [Extremes::<S>::new(); CHAINS];
         let mut at = 0;
         while at < whole {
-            for i in 0..CHAINS {
-                let x = T::load::<S>(x.add(at + i * S::LANES));
-                least[i] = S::min(least[i], x);
-                greatest[i] = S::max(greatest[i], x);
-                zero[i] = S::mul_add(x, S::zero(), zero[i]);
+            for (i, chain) in chains.iter_mut().enumerate() {
+                chain.add(T::load::<S>(x.add(at + i * S::LANES)));
             }
             at += CHAINS * S::LANES;
         }
-        for i in 1..CHAINS {
-            least[0] = S::min(least[0], least[i]);
-            greatest[0] = S::max(greatest[0], greatest[i]);
-            zero[0] = S::add(zero[0], zero[i]);
+        let [mut all, others @ ..] = chains;
+        for other in others {
+            all.join(other);
         }
-        let mut zero = S::sum(zero[0]);
-        let mut least = -S::maximum(S::sub(S::zero(), least[0]));
-        let mut greatest = S::maximum(greatest[0]);
+        let (mut least, mut greatest, mut zero) = all.of_all_lanes();
         for at in whole..size {
             let x = (*x.add(at)).to_f32();
             least = least.min(x);
@@ -203,9 +195,65 @@ unsafe fn extremes<S: Simd, T: Element>(x: *const T, size: usize) -> (f32, f32) 
     }
 }
 
+/// The least and the greatest of vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Extremes<S: Simd> {
+    least: S::V,
+    greatest: S::V,
+    /// Zero, or NaN where a value is not finite.
+    zero: S::V,
+}
+
+// SAFETY (all methods): the caller enables the instructions.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "stated once above for the whole block")]
+impl<S: Simd> Extremes<S> {
+    /// Of none.
+    #[inline(always)]
+    pub(crate) unsafe fn new() -> Self {
+        unsafe {
+            Extremes {
+                least: S::splat(f32::INFINITY),
+                greatest: S::splat(f32::NEG_INFINITY),
+                zero: S::zero(),
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) unsafe fn add(&mut self, x: S::V) {
+        unsafe {
+            self.least = S::min(self.least, x);
+            self.greatest = S::max(self.greatest, x);
+            self.zero = S::mul_add(x, S::zero(), self.zero);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn join(&mut self, other: Self) {
+        unsafe {
+            self.least = S::min(self.least, other.least);
+            self.greatest = S::max(self.greatest, other.greatest);
+            self.zero = S::add(self.zero, other.zero);
+        }
+    }
+
+    /// The least value, the greatest, and zero or NaN.
+    #[inline(always)]
+    unsafe fn of_all_lanes(self) -> (f32, f32, f32) {
+        unsafe { (-S::maximum(S::sub(S::zero(), self.least)), S::maximum(self.greatest), S::sum(self.zero)) }
+    }
+
+    /// As [`extremes`].
+    #[inline(always)]
+    pub(crate) unsafe fn least_and_greatest(self) -> (f32, f32) {
+        let (least, greatest, zero) = unsafe { self.of_all_lanes() };
+        (least + zero, greatest)
+    }
+}
+
 /// How a row with these extremes is quantised, and the reciprocal of the scale. A row of one value only gets scale 1:
 /// all its integers are 0, and the offset says it all.
-fn row_scale(least: f32, greatest: f32) -> (RowScale, f32) {
+pub(crate) fn row_scale(least: f32, greatest: f32) -> (RowScale, f32) {
     let range = greatest - least;
     let scale = if range > 0.0 { range / 255.0 } else { 1.0 };
     (RowScale { scale, offset: least }, 1.0 / scale)

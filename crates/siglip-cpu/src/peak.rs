@@ -62,6 +62,18 @@ unsafe fn steps_of<P: Path, const CHAINS: usize>(rounds: usize) -> f32 {
     }
 }
 
+/// The rate of this thread over `rounds` rounds, in GFLOP/s.
+///
+/// # Safety
+///
+/// The machine must have the path's instructions, and this thread have [entered](Kernels::enter) them.
+pub(crate) unsafe fn burst<P: Kernels>(rounds: usize) -> f64 {
+    let started = Instant::now();
+    // SAFETY: the caller's.
+    std::hint::black_box(unsafe { P::peak_steps(rounds) });
+    (rounds * P::PEAK_FLOP) as f64 / started.elapsed().as_secs_f64() / 1e9
+}
+
 /// The matrix peak of `pool`'s threads in GFLOP/s (a multiply and an add are two operations): the best of a few runs
 /// of about `duration` in all.
 pub(crate) fn measure<P: Kernels>(pool: &Pool, duration: Duration) -> f64 {

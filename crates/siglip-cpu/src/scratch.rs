@@ -8,7 +8,7 @@ use crate::attention::{self, ScratchMemory};
 use crate::buffer::Buffer;
 use crate::encoder::{Counters, Phases, Shape, padded};
 use crate::kernels::Kernels;
-use crate::linear::{Rows, carried_sums};
+use crate::linear::{Rows, workspace_size};
 use crate::ops::Quantize;
 use crate::path::{RowScale, inner_layout, lanes};
 use crate::share::{Counter, Teams};
@@ -36,7 +36,7 @@ pub(crate) struct Scratch<P: Kernels> {
 struct ThreadScratch<P: Kernels> {
     attention: attention::Scratch<P::Inner>,
     row: Buffer<f32>,
-    carried: Buffer<u32>,
+    workspace: Buffer<u32>,
 }
 
 impl<P: Kernels> ThreadScratch<P> {
@@ -44,12 +44,12 @@ impl<P: Kernels> ThreadScratch<P> {
         ThreadMemory {
             attention: self.attention.memory(),
             row: self.row.as_mut_ptr(),
-            carried: self.carried.as_mut_ptr(),
+            workspace: self.workspace.as_mut_ptr(),
         }
     }
 
     fn bytes(&self) -> usize {
-        self.attention.bytes() + self.row.bytes() + self.carried.bytes()
+        self.attention.bytes() + self.row.bytes() + self.workspace.bytes()
     }
 }
 
@@ -63,18 +63,18 @@ impl<P: Kernels> Scratch<P> {
         pool: Arc<Pool>,
     ) -> std::io::Result<Self> {
         let rows = items * shape.positions;
-        let carried = carried_sums::<P>(rows);
         // Those of the last block's last positions stand behind the others.
         let normed = P::LAYOUT.rows(rows) + P::LAYOUT.rows(items);
         let rows = P::LAYOUT.rows(rows);
         let row = padded(shape.hidden);
         let qkv = padded(2 * shape.hidden) + row;
         let wide_stride = padded(shape.intermediate).max(padded(3 * shape.hidden)).max(qkv).max(padded(wide));
+        let workspace = workspace_size::<P>(items * shape.positions, wide_stride);
         let threads = (0..pool.threads()).map(|_| {
             Ok(ThreadScratch {
-                attention: attention::Scratch::new::<P::Attention>(shape.positions, shape.head_dim())?,
+                attention: attention::Scratch::new::<P>(shape.positions, shape.head_dim())?,
                 row: Buffer::zeroed(wide_stride)?,
-                carried: Buffer::scratch(carried)?,
+                workspace: Buffer::scratch(workspace)?,
             })
         });
         let mut threads: Vec<_> = threads.collect::<std::io::Result<_>>()?;
@@ -155,7 +155,7 @@ pub(crate) struct ThreadMemory<P: Kernels> {
     pub(crate) attention: ScratchMemory<P::Inner>,
     /// The widest row, in f32.
     pub(crate) row: *mut f32,
-    carried: *mut u32,
+    workspace: *mut u32,
 }
 
 // SAFETY: the pointers go with the buffers of the same `Scratch`, whose mappings do not move, and are used only by the
@@ -167,9 +167,9 @@ impl<P: Kernels> Memory<'_, P> {
         &self.threads[index]
     }
 
-    /// A thread's memory for [`carried_sums`].
-    pub(crate) fn carried(&self, worker: &Worker<'_>) -> *mut u32 {
-        self.thread(worker.index()).carried
+    /// A thread's memory for [`workspace_size`].
+    pub(crate) fn workspace(&self, worker: &Worker<'_>) -> *mut u32 {
+        self.thread(worker.index()).workspace
     }
 
     /// `count` rows of `normed` from row `first` on, where a block begins.

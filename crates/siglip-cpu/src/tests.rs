@@ -110,6 +110,8 @@ macro_rules! for_every_quantized_path {
 
 for_every_quantized_path!(integer_products_of_odd_sizes, check_integer_products);
 for_every_quantized_path!(quantized_rows, check_quantized_rows);
+for_every_quantized_path!(attention_with_scores_in_8_bits, check_attention);
+for_every_quantized_path!(attention_in_8_bits_of_what_is_not_finite, check_attention_of_what_is_not_finite);
 
 /// A value that every format here stores exactly: sixteenths up to ±2.
 fn exact(i: usize) -> f32 {
@@ -163,6 +165,7 @@ fn case<P: Path<Activation: Element, Weight: Element>>(rows: usize, k: usize, ve
 }
 
 fn multiply<P: Kernels>(case: &Case<P>, epilogue: Epilogue<P>) {
+    let mut widened = vec![f32::NAN; if P::WIDENED { case.panel.len() } else { 0 }];
     // SAFETY: the case's buffers are as the product says, and the caller checked that the path runs here.
     unsafe {
         P::enter();
@@ -173,6 +176,7 @@ fn multiply<P: Kernels>(case: &Case<P>, epilogue: Epilogue<P>) {
             panel: case.panel.as_ptr(),
             steps: case.steps,
             vectors: case.vectors,
+            widened: widened.as_mut_ptr(),
             row_scales: std::ptr::null(),
             column_scales: std::ptr::null(),
             column_sums: std::ptr::null(),
@@ -235,6 +239,7 @@ fn check_parts<P: Kernels<Activation: Element, Weight: Element>>() {
                     panel: case.panel.as_ptr().add(start * columns * P::STEP),
                     steps: end - start,
                     vectors,
+                    widened: std::ptr::null_mut(),
                     row_scales: std::ptr::null(),
                     column_scales: std::ptr::null(),
                     column_sums: std::ptr::null(),
@@ -378,6 +383,7 @@ fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
                 panel: panel.as_ptr(),
                 steps,
                 vectors,
+                widened: std::ptr::null_mut(),
                 row_scales: row_scales.as_ptr(),
                 column_scales: scales.as_ptr(),
                 column_sums: sums.as_ptr(),

@@ -120,7 +120,7 @@ impl<P: Kernels> TextTower<P> {
                 Layer { packed: head, input, target, next: None }.run(
                     worker,
                     phases.next(),
-                    memory.carried(worker),
+                    memory.workspace(worker),
                 );
                 phases.end(Kind::Head, 2 * items * hidden * head.columns());
                 P::leave();

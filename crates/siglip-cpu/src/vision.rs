@@ -116,7 +116,7 @@ impl<P: Kernels> VisionTower<P> {
                 Layer { packed: patch_embedding, input, target, next: None }.run(
                     worker,
                     phases.next(),
-                    memory.carried(worker),
+                    memory.workspace(worker),
                 );
                 phases.end(Kind::Embedding, 2 * rows * patches.len() * hidden);
 
@@ -131,7 +131,7 @@ impl<P: Kernels> VisionTower<P> {
                 Layer { packed: &pooling.kv, input, target, next: Some(&pooling.out) }.run(
                     worker,
                     phases.next(),
-                    memory.carried(worker),
+                    memory.workspace(worker),
                 );
                 phases.end(Kind::Head, 4 * rows * hidden * hidden);
 
@@ -151,7 +151,7 @@ impl<P: Kernels> VisionTower<P> {
                 Layer { packed: &pooling.out, input, target, next: Some(&pooling.fc1) }.run(
                     worker,
                     phases.next(),
-                    memory.carried(worker),
+                    memory.workspace(worker),
                 );
                 phases.end(Kind::Head, 2 * items * hidden * hidden);
 
@@ -164,7 +164,7 @@ impl<P: Kernels> VisionTower<P> {
                 Layer { packed: &pooling.fc1, input, target, next: Some(&pooling.fc2) }.run(
                     worker,
                     phases.next(),
-                    memory.carried(worker),
+                    memory.workspace(worker),
                 );
                 phases.end(Kind::Head, 2 * items * hidden * intermediate);
 
@@ -173,7 +173,7 @@ impl<P: Kernels> VisionTower<P> {
                 Layer { packed: &pooling.fc2, input, target, next: None }.run(
                     worker,
                     phases.next(),
-                    memory.carried(worker),
+                    memory.workspace(worker),
                 );
                 phases.end(Kind::Head, 2 * items * hidden * intermediate);
                 P::leave();

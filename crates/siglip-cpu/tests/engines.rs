@@ -12,8 +12,16 @@ use siglip_cpu::{BuildError, Isa, Options, Pool, text_engine, vision_engine};
 
 const TEXT_FIXTURES: [&str; 7] =
     ["both", "sharded", "text_f16", "text_bf16", "open_clip", "open_clip2", "open_clip_i18n"];
-const VISION_FIXTURES: [&str; 7] =
-    ["both", "sharded", "vision_bf16", "vision_gray", "open_clip", "open_clip2", "open_clip_i18n"];
+const VISION_FIXTURES: [&str; 8] = [
+    "both",
+    "sharded",
+    "vision_bf16",
+    "vision_gray",
+    "vision_patches",
+    "open_clip",
+    "open_clip2",
+    "open_clip_i18n",
+];
 
 /// The lowest cosine to `transformers` in f32 that an engine may have. Tiny models of random weights round worse than
 /// real ones: there are few terms over which errors average out.

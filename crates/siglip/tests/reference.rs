@@ -50,6 +50,7 @@ fn bf16_vision_tower() {
 #[test]
 fn one_channel_and_no_prefix() {
     assert_eq!(check_images(&open("vision_gray"), "vision_gray"), 3);
+    assert_eq!(check_images(&open("vision_patches"), "vision_patches"), 2);
 }
 
 /// open_clip's names and configuration: one layer for queries, keys and values, and sizes that no file says.

@@ -3,7 +3,7 @@
 //! | path | activations | weights | product |
 //! | --- | --- | --- | --- |
 //! | [`F32`] over any [`Simd`] | f32 | f32 | fused multiply-add |
-//! | [`Widened`] over any [`Simd`] | f32 | bf16 | weights widened as they are loaded: half the memory of f32 |
+//! | [`Widened`] over any [`Simd`] | f32 | bf16 | weights widened before they are multiplied: half the memory of f32 |
 //! | [`Bf16`] over a [`Bf16Dot`](crate::dot::Bf16Dot) | bf16 | bf16 | two products a lane, or four for each of two rows: `vdpbf16ps`, `bfmmla` |
 //! | [`Int8`] over an [`IntegerDot`](crate::dot::IntegerDot) | u8, scale and offset a row | i8, scale a column | four products a lane, or eight for each of two rows: `vpdpbusd`, `usmmla` |
 
@@ -54,9 +54,14 @@ pub(crate) trait Path: Copy + 'static {
     const FUSED: bool;
     /// How rows of activations lie beside one another.
     const LAYOUT: Layout = Layout::Rows;
+    /// Whether weights are stored in half the bits that they are multiplied in (see [`crate::widened`]).
+    const WIDENED: bool = false;
     /// Whether activations are integers with a scale and an offset for each row, made from `Inner` values by
     /// [`crate::ops::quantize`]. Where they are not, `Activation` and `Inner` are the same format.
     const QUANTIZED: bool = false;
+
+    /// Whether attention's scores are computed on this path, and not on that for attention: see [`crate::scores`].
+    const SCORES: bool = false;
 
     /// What attention needs of scratch memory, on the paths that have this one for it.
     fn attention_scratch(keys: usize, head_dim: usize) -> ScratchSizes {
@@ -88,6 +93,11 @@ pub(crate) trait Path: Copy + 'static {
     unsafe fn store(p: *mut Self::Inner, v: Vector<Self>);
     /// Stores one step of one vector of a right operand: the first `STEP` vectors are its rows, interleaved.
     unsafe fn store_step(p: *mut Self::Inner, rows: [Vector<Self>; MAX_STEP]);
+    /// Stores a vector of weights as it is multiplied. Only for paths that widen them.
+    #[inline(always)]
+    unsafe fn store_widened(_: *mut f32, _: Self::B) {
+        unreachable!("this path does not widen weights")
+    }
     /// Stores a vector of values from 0 to 255 as activations, rounded to nearest, ties to even. Only for quantised paths.
     unsafe fn store_quantized(p: *mut Self::Activation, v: Vector<Self>);
 

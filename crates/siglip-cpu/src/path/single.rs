@@ -28,6 +28,7 @@ impl<S: Simd, W: Element> Path for Single<S, W> {
     const STEP: usize = 1;
     const MAX_VECTORS: usize = S::MAX_VECTORS;
     const FUSED: bool = S::FUSED;
+    const WIDENED: bool = size_of::<W>() < size_of::<f32>();
 
     fn convert(row: &[f32], converted: &mut [W]) -> ColumnScale {
         convert_floats(row, converted)
@@ -66,6 +67,11 @@ impl<S: Simd, W: Element> Path for Single<S, W> {
     #[inline(always)]
     unsafe fn value(sum: S::V, _: usize, _: RowScale, _: &ColumnScales<Self>) -> S::V {
         sum
+    }
+    #[inline(always)]
+    unsafe fn store_widened(p: *mut f32, weights: S::V) {
+        // SAFETY: the caller's.
+        unsafe { S::store(p, weights) }
     }
     #[inline(always)]
     unsafe fn store_quantized(_: *mut f32, _: S::V) {

@@ -7,8 +7,9 @@ use crate::attention::{Attention, Output, Scratch};
 use crate::kernels::Kernels;
 use crate::pack::panel_widths;
 use crate::path::{Element, inner_layout};
+use crate::scores::in_8_bits;
 
-pub(super) fn check_attention<P: Kernels<Activation: Element, Weight: Element>>() {
+pub(super) fn check_attention<P: Kernels>() {
     for (queries, keys, head_dim) in [
         (1, 1, 1),
         (1, 7, 4),
@@ -19,6 +20,10 @@ pub(super) fn check_attention<P: Kernels<Activation: Element, Weight: Element>>(
         (1, 64, 64),
         (50, 50, 20),
         (31, 81, 7),
+        // Scores in 8 bits, on the paths that have them.
+        (1, 128, 16),
+        (67, 131, 19),
+        (130, 129, 72),
     ] {
         let stride = head_dim + 5;
         // Scores spread over some units, so that the weights are neither all alike nor all zero.
@@ -29,7 +34,11 @@ pub(super) fn check_attention<P: Kernels<Activation: Element, Weight: Element>>(
         let head = TestHead::<P> { queries, keys, head_dim, stride, path: PhantomData };
         let out = head.attend(&q, &k, &v);
         let (q, k, v, mut out) = (to_f32(&q), to_f32(&k), to_f32(&v), to_f32(&out));
-        let tolerance = if size_of::<P::Inner>() == 2 { 1e-2 } else { 2e-6 };
+        let tolerance = match size_of::<P::Inner>() {
+            _ if in_8_bits::<P>(keys, head_dim) => 2e-2,
+            2 => 1e-2,
+            _ => 2e-6,
+        };
         for query in 0..queries {
             let score = |key: usize| -> f64 {
                 let dot = |d| f64::from(q[query * stride + d]) * f64::from(k[key * stride + d]);
@@ -55,8 +64,8 @@ pub(super) fn check_attention<P: Kernels<Activation: Element, Weight: Element>>(
 }
 
 /// Attention's numbers must not vanish: a query or a key that is not finite gives a result that is not.
-pub(super) fn check_attention_of_what_is_not_finite<P: Kernels<Activation: Element, Weight: Element>>() {
-    for (queries, keys, head_dim) in [(3, 5, 4), (64, 64, 72), (20, 81, 16)] {
+pub(super) fn check_attention_of_what_is_not_finite<P: Kernels>() {
+    for (queries, keys, head_dim) in [(3, 5, 4), (64, 64, 72), (20, 81, 16), (20, 130, 24)] {
         let head = TestHead::<P> { queries, keys, head_dim, stride: head_dim, path: PhantomData };
         let values = |rows: usize| vec![P::Inner::from_f32(0.5); rows * head_dim + 16].into_boxed_slice();
         for not_finite in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
@@ -88,7 +97,7 @@ struct TestHead<P> {
     path: PhantomData<P>,
 }
 
-impl<P: Kernels<Activation: Element, Weight: Element>> TestHead<P> {
+impl<P: Kernels> TestHead<P> {
     const FIRST_ROW: usize = 3;
 
     fn first_column(&self) -> usize {
@@ -109,7 +118,7 @@ impl<P: Kernels<Activation: Element, Weight: Element>> TestHead<P> {
     fn attend(&self, q: &[P::Inner], k: &[P::Inner], v: &[P::Inner]) -> Vec<P::Inner> {
         let rows = inner_layout::<P>().rows(Self::FIRST_ROW + self.queries + 1);
         let mut out = vec![P::Inner::from_f32(-7.5); rows * self.out_stride()];
-        let mut scratch = Scratch::new::<P::Attention>(self.keys, self.head_dim).unwrap();
+        let mut scratch = Scratch::new::<P>(self.keys, self.head_dim).unwrap();
         for (operand, rows) in [(q, self.queries), (k, self.keys), (v, self.keys)] {
             assert!(operand.len() >= rows * self.stride);
         }

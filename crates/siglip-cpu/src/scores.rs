@@ -1,0 +1,241 @@
+//! Attention's scores in 8 bits, for paths that quantise.
+//!
+//! As SageAttention does it (Zhang et al., "SageAttention: Accurate 8-Bit Attention for Plug-and-play Inference
+//! Acceleration", ICLR 2025): queries and keys are quantised row by row, and keys lose their mean over the positions first.
+//! That moves all scores of a query alike, which softmax does not see, and takes away what a trained model's keys have in
+//! common, often far more than what sets them apart. The product with the values stays in the path for attention: its left
+//! operand, weights from 0 to 1, has no scale that suits both a sharp and a flat row.
+//!
+//! Keys are the activations of the product here (unsigned, with a scale and an offset each), queries its columns (signed,
+//! with a scale and a sum each).
+
+use crate::attention::{Attention, Panel, transpose_groups};
+use crate::buffer::Buffer;
+use crate::gemm::{Epilogue, Part, Product};
+use crate::kernels::Kernels;
+use crate::ops::{Extremes, row_scale};
+use crate::path::{Element, Path, RowScale, Vector, lanes};
+use crate::simd::{MAX_LANES, Simd};
+
+/// Fewer keys than this do not pay for being quantised.
+pub(crate) const FEWEST_KEYS: usize = 128;
+
+/// Whether scores are computed in 8 bits for heads of this size, which must fill a vector.
+#[inline(always)]
+pub(crate) fn in_8_bits<P: Path>(keys: usize, head_dim: usize) -> bool {
+    P::SCORES && keys >= FEWEST_KEYS && head_dim >= lanes::<P>()
+}
+
+/// Scratch memory of one thread.
+pub(crate) struct Scratch {
+    keys: Buffer<u8>,
+    key_scales: Buffer<RowScale>,
+    mean: Buffer<f32>,
+    rows: Buffer<u8>,
+    query_scales: Buffer<f32>,
+    query_sums: Buffer<f32>,
+}
+
+/// Pointers into a [`Scratch`].
+#[derive(Clone, Copy)]
+pub(crate) struct ScratchMemory {
+    /// `[keys][row_bytes]`.
+    keys: *mut u8,
+    key_scales: *mut RowScale,
+    /// The keys' mean, `[head_dim]`.
+    mean: *mut f32,
+    /// A vector of queries, row by row.
+    rows: *mut u8,
+    /// `[vectors][LANES]`.
+    query_scales: *mut f32,
+    query_sums: *mut f32,
+}
+
+impl Scratch {
+    /// For heads of always as many keys, and as many values each; none where scores are not in 8 bits.
+    pub(crate) fn new<P: Path>(keys: usize, head_dim: usize) -> std::io::Result<Self> {
+        let wanted = |size: usize| if in_8_bits::<P>(keys, head_dim) { size } else { 0 };
+        let (row, queries) = (row_bytes::<P>(head_dim), P::MAX_VECTORS * lanes::<P>());
+        Ok(Scratch {
+            // Whole vectors are written; the last one may end behind the last row.
+            keys: Buffer::zeroed(wanted(keys * row + MAX_LANES))?,
+            key_scales: Buffer::zeroed(wanted(keys))?,
+            mean: Buffer::zeroed(wanted(head_dim))?,
+            rows: Buffer::zeroed(wanted(lanes::<P>() * row + MAX_LANES))?,
+            query_scales: Buffer::zeroed(wanted(queries))?,
+            query_sums: Buffer::zeroed(wanted(queries))?,
+        })
+    }
+
+    pub(crate) fn memory(&mut self) -> ScratchMemory {
+        ScratchMemory {
+            keys: self.keys.as_mut_ptr(),
+            key_scales: self.key_scales.as_mut_ptr(),
+            mean: self.mean.as_mut_ptr(),
+            rows: self.rows.as_mut_ptr(),
+            query_scales: self.query_scales.as_mut_ptr(),
+            query_sums: self.query_sums.as_mut_ptr(),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let floats = self.mean.bytes() + self.query_scales.bytes() + self.query_sums.bytes();
+        self.keys.bytes() + self.key_scales.bytes() + self.rows.bytes() + floats
+    }
+}
+
+/// Bytes of a quantised row: whole steps.
+fn row_bytes<P: Path>(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(P::STEP)
+}
+
+/// Where the vectors of a row begin: the last one ends with the row, and may overlap the one before.
+#[inline(always)]
+fn vectors<P: Path>(head_dim: usize) -> impl Iterator<Item = usize> {
+    (0..head_dim).step_by(lanes::<P>()).map(move |at| at.min(head_dim - lanes::<P>()))
+}
+
+/// Quantises a head's keys, without their mean.
+///
+/// # Safety
+///
+/// As for [`crate::attention::attend`], with [`in_8_bits`] of the head's size.
+#[inline(always)]
+pub(crate) unsafe fn quantize_keys<P: Kernels>(head: &Attention<P>) {
+    let memory = head.scratch.eight_bits;
+    let row = row_bytes::<P>(head.head_dim);
+    // SAFETY: rows and vectors are the head's; the scratch memory was made for as many.
+    unsafe {
+        let count = P::Simd::splat(1.0 / head.keys as f32);
+        for at in vectors::<P>(head.head_dim) {
+            let mut sum = P::Simd::zero();
+            for key in 0..head.keys {
+                sum = P::Simd::add(sum, P::Inner::load::<P::Simd>(head.k.add(key * head.kv_stride + at)));
+            }
+            P::Simd::store(memory.mean.add(at), P::Simd::mul(sum, count));
+        }
+        for key in 0..head.keys {
+            let source = head.k.add(key * head.kv_stride);
+            let mut extremes = Extremes::<P::Simd>::new();
+            for at in vectors::<P>(head.head_dim) {
+                extremes.add(centered::<P>(source, memory.mean, at));
+            }
+            let (least, greatest) = extremes.least_and_greatest();
+            let (scale, inverse) = row_scale(least, greatest);
+            *memory.key_scales.add(key) = scale;
+            let (offset, inverse) = (P::Simd::splat(scale.offset), P::Simd::splat(inverse));
+            let target = memory.keys.add(key * row);
+            for at in vectors::<P>(head.head_dim) {
+                let x = P::Simd::sub(centered::<P>(source, memory.mean, at), offset);
+                P::store_quantized(target.add(at).cast(), P::Simd::mul(x, inverse));
+            }
+        }
+    }
+}
+
+/// A vector of a key, less the mean.
+#[inline(always)]
+unsafe fn centered<P: Path>(key: *const P::Inner, mean: *const f32, at: usize) -> Vector<P> {
+    // SAFETY: the caller vouches for the vector.
+    unsafe { P::Simd::sub(P::Inner::load::<P::Simd>(key.add(at)), P::Simd::load(mean.add(at))) }
+}
+
+/// What is added to a signed byte so that it can be stored as an unsigned one.
+const SIGN: u8 = 128;
+
+/// Quantises a panel's queries and packs them as a right operand, `[steps][vectors][LANES][STEP]`. What is beyond the
+/// queries and beyond `head_dim` becomes zero.
+///
+/// # Safety
+///
+/// As for [`quantize_keys`]; the panel's queries must be the head's.
+#[inline(always)]
+pub(crate) unsafe fn pack_queries<P: Kernels>(head: &Attention<P>, panel: &Panel) {
+    let memory = head.scratch.eight_bits;
+    let (lanes, row) = (lanes::<P>(), row_bytes::<P>(head.head_dim));
+    let groups = row / P::STEP;
+    // SAFETY: the queries are the head's, the scratch memory has room for a vector of rows and the widest panel.
+    unsafe {
+        for vector in 0..panel.vectors {
+            let filled = lanes.min(panel.count.saturating_sub(vector * lanes));
+            let at = vector * lanes;
+            for query in 0..filled {
+                let source = head.q.add((panel.first + at + query) * head.q_stride);
+                let (scale, sum) = quantize_query::<P>(source, head.head_dim, memory.rows.add(query * row));
+                *memory.query_scales.add(at + query) = scale;
+                *memory.query_sums.add(at + query) = sum;
+            }
+            let packed = head.scratch.packed_q.cast::<P::Weight>().add(at * P::STEP).cast::<u8>();
+            for first in (0..groups).step_by(lanes) {
+                let count = (filled, lanes.min(groups - first));
+                let (source, width) = (memory.rows.add(first * P::STEP), panel.vectors * lanes);
+                let target = packed.add(first * P::STEP * width);
+                match P::STEP {
+                    4 => transpose_groups::<P::Simd, 4>(source, row, count, target, width),
+                    8 => transpose_groups::<P::Simd, 8>(source, row, count, target, width),
+                    step => unreachable!("no path multiplies bytes in groups of {step}"),
+                }
+            }
+        }
+    }
+}
+
+/// One query as signed bytes, zeroes to the end of a step; its scale and the sum of its bytes.
+#[inline(always)]
+unsafe fn quantize_query<P: Path>(source: *const P::Inner, head_dim: usize, target: *mut u8) -> (f32, f32) {
+    let row = row_bytes::<P>(head_dim);
+    // SAFETY: the caller vouches for the query and for a row and a vector at the target.
+    unsafe {
+        let mut extremes = Extremes::<P::Simd>::new();
+        for at in vectors::<P>(head_dim) {
+            extremes.add(P::Inner::load::<P::Simd>(source.add(at)));
+        }
+        let (least, greatest) = extremes.least_and_greatest();
+        // NaN where a value is not finite: then the scores are not numbers either.
+        let largest = if least.is_nan() { least } else { greatest.max(-least) };
+        let scale = if largest == 0.0 { 1.0 } else { largest / 127.0 };
+        let (inverse, sign) = (P::Simd::splat(1.0 / scale), P::Simd::splat(f32::from(SIGN)));
+        for at in vectors::<P>(head_dim) {
+            let x = P::Simd::mul(P::Inner::load::<P::Simd>(source.add(at)), inverse);
+            P::store_quantized(target.add(at).cast(), P::Simd::add(x, sign));
+        }
+        let bytes = std::slice::from_raw_parts_mut(target, row);
+        let mut sum = 0;
+        for byte in &mut bytes[..head_dim] {
+            *byte ^= SIGN;
+            sum += i32::from(*byte as i8);
+        }
+        bytes[head_dim..].fill(0);
+        (scale, sum as f32)
+    }
+}
+
+/// `k · qᵀ`, `[keys][queries]` in f32.
+///
+/// # Safety
+///
+/// As for [`pack_queries`], after it and after [`quantize_keys`].
+#[inline(always)]
+pub(crate) unsafe fn scores<P: Kernels>(head: &Attention<P>, vectors: usize) {
+    let memory = head.scratch.eight_bits;
+    let row = row_bytes::<P>(head.head_dim);
+    // SAFETY: keys and queries were quantised, with scales for each, and there is room for as many scores.
+    unsafe {
+        P::multiply(&Product {
+            activations: memory.keys.cast(),
+            row_stride: row,
+            rows: head.keys,
+            panel: head.scratch.packed_q.cast(),
+            steps: row / P::STEP,
+            vectors,
+            widened: std::ptr::null_mut(),
+            row_scales: memory.key_scales,
+            column_scales: memory.query_scales,
+            column_sums: memory.query_sums,
+            part: Part::WHOLE,
+            epilogue: Epilogue::Sums { out: head.scratch.scores, stride: vectors * lanes::<P>() },
+            prefetch: std::ptr::null(),
+            prefetch_bytes: 0,
+        });
+    }
+}
