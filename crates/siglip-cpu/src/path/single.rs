@@ -60,6 +60,14 @@ impl<S: Simd, W: Element> Path for Single<S, W> {
         unsafe { S::store(p, rows[0]) }
     }
     #[inline(always)]
+    unsafe fn pack_step(source: *const f32, _: usize, _: usize, columns: usize, packed: *mut f32) {
+        // A step is one row, which stays as it is. SAFETY: the caller's.
+        unsafe {
+            let row = if columns == S::LANES { S::load(source) } else { S::load_first(source, columns) };
+            S::store(packed, row);
+        }
+    }
+    #[inline(always)]
     unsafe fn zero_sum() -> S::V {
         // SAFETY: the caller's.
         unsafe { S::zero() }
