@@ -155,6 +155,7 @@ pub(crate) unsafe fn attend<P: Kernels>(head: &Attention<P>) {
                 pack_queries(head, &panel);
             }
             fetch_next(head, &panel, Operand::Queries);
+            fetch_output(head, &panel);
             if in_8_bits {
                 scores::scores(head, vectors);
             } else {
@@ -463,9 +464,23 @@ fn fetch_next<P: Path>(head: &Attention<P>, panel: &Panel, operand: Operand) {
     };
     let share = |query: usize| rows * query / head.queries;
     for row in share(panel.first)..share(panel.first + panel.count) {
-        let row = first.wrapping_add(row * stride);
-        prefetch_values(row, head.head_dim);
-        // A row need not begin with a line.
-        prefetch(row.wrapping_add(head.head_dim.saturating_sub(1)).cast());
+        fetch_row(first.wrapping_add(row * stride), head.head_dim);
     }
+}
+
+/// Fetches the rows that a panel's results will be written to: they are as far apart, and a processor's stores wait for
+/// them in order.
+#[inline(always)]
+fn fetch_output<P: Path>(head: &Attention<P>, panel: &Panel) {
+    for query in panel.first..panel.first + panel.count {
+        let row = head.out.first.wrapping_add((head.out.row + query) * head.out.stride + head.out.column);
+        fetch_row(row.cast_const(), head.head_dim);
+    }
+}
+
+#[inline(always)]
+fn fetch_row<T>(row: *const T, values: usize) {
+    prefetch_values(row, values);
+    // A row need not begin with a line.
+    prefetch(row.wrapping_add(values.saturating_sub(1)).cast());
 }
