@@ -7,7 +7,8 @@
 //! pack v as a left operand [keys][head_dim]       once
 //! for each panel of up to 64 queries
 //!   pack q as a right operand [head_dim][queries]
-//!   scores = k · qᵀ                               f32, [keys][queries]: 16 KiB for a text, 182 KiB for 729 patches
+//!   scores = k · qᵀ                               f32, [keys][queries]: 16 KiB for a text, 182 KiB for 729 patches; of
+//!                                                 operands in 8 bits on quantised paths (see `scores`)
 //!   weights = exp(scores - max)                   in place, in the activations' format
 //!   mixed = vᵀ · weights                          f32, [head_dim][queries]
 //!   out = mixedᵀ / sum                            the sum of each query's exponentials

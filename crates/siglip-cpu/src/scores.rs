@@ -106,13 +106,13 @@ pub(crate) unsafe fn quantize_keys<P: Kernels>(head: &Attention<P>) {
     let row = row_bytes::<P>(head.head_dim);
     // SAFETY: rows and vectors are the head's; the scratch memory was made for as many.
     unsafe {
-        let count = P::Simd::splat(1.0 / head.keys as f32);
+        let share = P::Simd::splat(1.0 / head.keys as f32);
         for at in vectors::<P>(head.head_dim) {
             let mut sum = P::Simd::zero();
             for key in 0..head.keys {
                 sum = P::Simd::add(sum, P::Inner::load::<P::Simd>(head.k.add(key * head.kv_stride + at)));
             }
-            P::Simd::store(memory.mean.add(at), P::Simd::mul(sum, count));
+            P::Simd::store(memory.mean.add(at), P::Simd::mul(sum, share));
         }
         for key in 0..head.keys {
             let source = head.k.add(key * head.kv_stride);
@@ -167,12 +167,12 @@ pub(crate) unsafe fn pack_queries<P: Kernels>(head: &Attention<P>, panel: &Panel
             }
             let packed = head.scratch.packed_q.cast::<P::Weight>().add(at * P::STEP).cast::<u8>();
             for first in (0..groups).step_by(lanes) {
-                let count = (filled, lanes.min(groups - first));
+                let counts = (filled, lanes.min(groups - first));
                 let (source, width) = (memory.rows.add(first * P::STEP), panel.vectors * lanes);
                 let target = packed.add(first * P::STEP * width);
                 match P::STEP {
-                    4 => transpose_groups::<P::Simd, 4>(source, row, count, target, width),
-                    8 => transpose_groups::<P::Simd, 8>(source, row, count, target, width),
+                    4 => transpose_groups::<P::Simd, 4>(source, row, counts, target, width),
+                    8 => transpose_groups::<P::Simd, 8>(source, row, counts, target, width),
                     step => unreachable!("no path multiplies bytes in groups of {step}"),
                 }
             }
