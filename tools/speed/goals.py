@@ -1,4 +1,5 @@
-"""What the engine is meant to reach with so400m (384 pixels) on a machine with AVX-512 BF16 and VNNI and without AMX.
+"""What the engine is meant to reach with so400m (384 pixels) on a machine with AVX-512 VNNI, without AMX, and with a BF16
+whose `vdpbf16ps` takes as long as an FMA.
 
 Rates are goals as ratios to OpenVINO's and as fractions of the machine's limit: its measured peak over the operations of
 a plain pass. Seconds and megabytes hold for two threads."""
