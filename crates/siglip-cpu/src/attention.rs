@@ -242,10 +242,11 @@ unsafe fn pack_queries<P: Path>(head: &Attention<P>, panel: &Panel) {
     }
 }
 
-/// Transposes groups of `BYTES` bytes: `rows` rows of `columns` groups, `row_bytes` from row to row, into `columns` rows of
+/// Transposes groups of `bytes` bytes: `rows` rows of `columns` groups, `row_bytes` from row to row, into `columns` rows of
 /// `LANES` groups, `width` groups from row to row; rows that are not there become zeroes.
 #[inline(always)]
-pub(crate) unsafe fn transpose_groups<S: Simd, const BYTES: usize>(
+pub(crate) unsafe fn transpose_groups<S: Simd>(
+    bytes: usize,
     source: *const u8,
     row_bytes: usize,
     (rows, columns): (usize, usize),
@@ -254,10 +255,10 @@ pub(crate) unsafe fn transpose_groups<S: Simd, const BYTES: usize>(
 ) {
     // SAFETY: the caller vouches for source and target.
     unsafe {
-        match BYTES {
+        match bytes {
             4 => S::transpose(source.cast(), row_bytes, rows, columns, target.cast(), width),
             8 => transpose::<u64>(source.cast(), row_bytes, (rows, S::LANES), columns, target.cast(), width),
-            bytes => unreachable!("no path multiplies activations in groups of {bytes} bytes"),
+            _ => unreachable!("no path multiplies activations in groups of {bytes} bytes"),
         }
     }
 }
@@ -271,14 +272,10 @@ unsafe fn transpose_steps<P: Path>(
     target: *mut P::Inner,
     width: usize,
 ) {
-    let (source, row_bytes, target) = (source.cast(), stride * size_of::<P::Inner>(), target.cast());
+    let size = size_of::<P::Inner>();
+    let (bytes, row_bytes) = (P::Attention::STEP * size, stride * size);
     // SAFETY: the caller's.
-    unsafe {
-        match const { P::Attention::STEP * size_of::<P::Inner>() } {
-            4 => transpose_groups::<P::Simd, 4>(source, row_bytes, counts, target, width),
-            _ => transpose_groups::<P::Simd, 8>(source, row_bytes, counts, target, width),
-        }
-    }
+    unsafe { transpose_groups::<P::Simd>(bytes, source.cast(), row_bytes, counts, target.cast(), width) };
 }
 
 /// `k · qᵀ`, `[keys][queries]`.

@@ -260,7 +260,7 @@ pub(crate) fn row_scale(least: f32, greatest: f32) -> (RowScale, f32) {
 }
 
 #[inline(always)]
-unsafe fn quantize_vector<P: Path>(
+pub(crate) unsafe fn quantize_vector<P: Path>(
     x: <P::Simd as Simd>::V,
     scale: RowScale,
     inverse: f32,

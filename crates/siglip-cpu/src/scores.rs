@@ -13,9 +13,9 @@ use crate::attention::{Attention, Panel, transpose_groups};
 use crate::buffer::Buffer;
 use crate::gemm::{Epilogue, Part, Product};
 use crate::kernels::Kernels;
-use crate::ops::{Extremes, row_scale};
+use crate::ops::{Extremes, quantize_vector, row_scale};
 use crate::path::{Element, Path, RowScale, Vector, lanes};
-use crate::simd::{MAX_LANES, Simd};
+use crate::simd::Simd;
 
 /// Fewer keys than this do not pay for being quantised.
 pub(crate) const FEWEST_KEYS: usize = 128;
@@ -57,11 +57,10 @@ impl Scratch {
         let wanted = |size: usize| if in_8_bits::<P>(keys, head_dim) { size } else { 0 };
         let (row, queries) = (row_bytes::<P>(head_dim), P::MAX_VECTORS * lanes::<P>());
         Ok(Scratch {
-            // Whole vectors are written; the last one may end behind the last row.
-            keys: Buffer::zeroed(wanted(keys * row + MAX_LANES))?,
+            keys: Buffer::zeroed(wanted(keys * row))?,
             key_scales: Buffer::zeroed(wanted(keys))?,
             mean: Buffer::zeroed(wanted(head_dim))?,
-            rows: Buffer::zeroed(wanted(lanes::<P>() * row + MAX_LANES))?,
+            rows: Buffer::zeroed(wanted(lanes::<P>() * row))?,
             query_scales: Buffer::zeroed(wanted(queries))?,
             query_sums: Buffer::zeroed(wanted(queries))?,
         })
@@ -123,11 +122,10 @@ pub(crate) unsafe fn quantize_keys<P: Kernels>(head: &Attention<P>) {
             let (least, greatest) = extremes.least_and_greatest();
             let (scale, inverse) = row_scale(least, greatest);
             *memory.key_scales.add(key) = scale;
-            let (offset, inverse) = (P::Simd::splat(scale.offset), P::Simd::splat(inverse));
             let target = memory.keys.add(key * row);
             for at in vectors::<P>(head.head_dim) {
-                let x = P::Simd::sub(centered::<P>(source, memory.mean, at), offset);
-                P::store_quantized(target.add(at).cast(), P::Simd::mul(x, inverse));
+                let x = centered::<P>(source, memory.mean, at);
+                quantize_vector::<P>(x, scale, inverse, target.add(at).cast());
             }
         }
     }
@@ -170,11 +168,7 @@ pub(crate) unsafe fn pack_queries<P: Kernels>(head: &Attention<P>, panel: &Panel
                 let counts = (filled, lanes.min(groups - first));
                 let (source, width) = (memory.rows.add(first * P::STEP), panel.vectors * lanes);
                 let target = packed.add(first * P::STEP * width);
-                match P::STEP {
-                    4 => transpose_groups::<P::Simd, 4>(source, row, counts, target, width),
-                    8 => transpose_groups::<P::Simd, 8>(source, row, counts, target, width),
-                    step => unreachable!("no path multiplies bytes in groups of {step}"),
-                }
+                transpose_groups::<P::Simd>(P::STEP, source, row, counts, target, width);
             }
         }
     }

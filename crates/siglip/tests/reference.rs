@@ -50,6 +50,10 @@ fn bf16_vision_tower() {
 #[test]
 fn one_channel_and_no_prefix() {
     assert_eq!(check_images(&open("vision_gray"), "vision_gray"), 3);
+}
+
+#[test]
+fn many_patches() {
     assert_eq!(check_images(&open("vision_patches"), "vision_patches"), 2);
 }
 
