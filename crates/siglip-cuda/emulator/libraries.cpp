@@ -222,8 +222,13 @@ struct Stream {
     std::vector<Operation> operations;
     size_t done = 0;
     std::vector<Operation>* capture = nullptr;
+    // Of a stream that a capture began in another one came to: whether that one waits for what is in it by now.
+    bool came_to = false, joined = false;
     double clock = 0;
-    void put(Operation operation) { (capture ? *capture : operations).push_back(std::move(operation)); }
+    void put(Operation operation) {
+        joined = false;
+        (capture ? *capture : operations).push_back(std::move(operation));
+    }
     void run_until(size_t position) {
         while (done < position) {
             Operation operation = std::move(operations[done]);
@@ -235,6 +240,7 @@ struct Stream {
 struct Event {
     void* context = current_context;
     Stream* stream = nullptr;
+    std::vector<Operation>* capture = nullptr;
     size_t position = 0;
     double time = 0;
 };
@@ -330,7 +336,18 @@ int cuStreamSynchronize(void* stream) {
 int cuStreamWaitEvent(void* stream, void* event, unsigned) {
     ENTER_WITH(cuStreamWaitEvent, Stream, stream)
     const Event e = *(Event*)event;
-    if (e.stream) ((Stream*)stream)->put([=] { e.stream->run_until(e.position); });
+    Stream* s = (Stream*)stream;
+    if (e.capture) {
+        // A capture goes on in what waits for it. Its operations are run in the order in which they were put there.
+        if (!s->capture) {
+            s->capture = e.capture;
+            s->came_to = true;
+        }
+        e.stream->joined = true;
+        return s->capture == e.capture ? 0 : 902;
+    }
+    if (s->capture) return 905;  // what was not captured is not waited for
+    if (e.stream) s->put([=] { e.stream->run_until(e.position); });
     return 0;
 }
 int cuEventCreate(void** event, unsigned) {
@@ -348,8 +365,10 @@ int cuEventRecord(void* event, void* stream) {
     ENTER_WITH(cuEventRecord, Stream, stream)
     Event* e = (Event*)event;
     Stream* s = (Stream*)stream;
-    s->put([=] { e->time = elapsed; });
+    // In a graph it is an order and no operation.
+    if (!s->capture) s->put([=] { e->time = elapsed; });
     e->stream = s;
+    e->capture = s->capture;
     e->position = s->operations.size();
     return 0;
 }
@@ -376,10 +395,16 @@ int cuStreamBeginCapture_v2(void* stream, int) {
 int cuStreamEndCapture(void* stream, void** graph) {
     // A capture ends also where that fails.
     *graph = ((Stream*)stream)->capture;
-    ((Stream*)stream)->capture = nullptr;
+    bool unjoined = false;
+    for (Stream* s : streams) {
+        if (s->capture != *graph) continue;
+        unjoined |= s->came_to && !s->joined;
+        s->capture = nullptr;
+        s->came_to = false;
+    }
     capturing_any = false;
     ENTER_CONTEXT(cuStreamEndCapture)
-    return 0;
+    return unjoined ? 904 : 0;
 }
 int cuGraphInstantiateWithFlags(void** executable, void* graph, u64) {
     ENTER_CONTEXT(cuGraphInstantiateWithFlags)

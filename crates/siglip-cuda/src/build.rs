@@ -150,7 +150,7 @@ fn build(
     let pass = upload(&Uploader { gpu: &gpu, number }, blocks)?;
     let compute = Stream::new(&gpu)?;
     let scratch = Scratch::new(&gpu, &compute, &sizes, widest, items_at_once, number.size())?;
-    let parts = Compute::new(&gpu, kernels, pass, scratch, compute, options.profile.clone());
+    let parts = Compute::new(&gpu, kernels, pass, scratch, compute, options.profile.clone())?;
     CudaEngine::new(parts, (items_at_once, options.engines), info)
 }
 

@@ -13,10 +13,10 @@ use crate::kernels::Kernels;
 use crate::kernels::attention::Attention;
 use crate::kernels::attention_rows::AttentionRows;
 use crate::kernels::layer_norm::{LayerNorm, LayerNormFp8};
-use crate::matmul::{Matmul, ResultKind, Shape};
+use crate::matmul::{Matmul, ResultKind, Shape, WORKSPACE_BYTES};
 use crate::memory::{DeviceBuffer, View};
 use crate::number::Number;
-use crate::plan::Plan;
+use crate::plan::{Plan, workspace};
 use crate::scales::{layer_scale, norm_scale};
 use crate::stream::Stream;
 use crate::weights::{Fp8Scales, Layer, LayerNormWeights, Outputs, Uploader};
@@ -44,40 +44,28 @@ impl Sizes {
     }
 }
 
-/// The memory that a pass works in, for a number of items.
+/// The memory that passes work in, for a number of items at once.
 pub(crate) struct Scratch {
-    /// The residual stream, `[items · positions, hidden]`.
-    pub(crate) x: DeviceBuffer,
-    /// `[items · positions, hidden]`.
-    pub(crate) normed: DeviceBuffer,
-    /// The widest rows: patches, queries with keys and values, the MLP's inner layer.
-    pub(crate) wide: DeviceBuffer,
-    /// `[items · positions, hidden]`.
-    pub(crate) attended: DeviceBuffer,
-    /// `[items, hidden]`.
-    pub(crate) query: DeviceBuffer,
-    pub(crate) workspace: DeviceBuffer,
+    /// Bytes of an item in each of the buffers.
+    item_bytes: [usize; 5],
+    buffers: [DeviceBuffer; 5],
+    /// One for each half of a pass.
+    workspaces: [DeviceBuffer; 2],
 }
 
 impl Scratch {
-    /// Bytes of each buffer.
-    fn layout(sizes: &Sizes, widest: usize, items: usize, number_size: usize) -> [usize; 5] {
-        let (items_padded, rows) = (items.max(LEAST_ROWS), items * sizes.positions);
-        let rows_padded = items_padded * sizes.positions;
+    /// Bytes of an item in each buffer: `x`, `normed`, `wide`, `attended`, `query`.
+    fn item_bytes(sizes: &Sizes, widest: usize, number_size: usize) -> [usize; 5] {
+        let row = sizes.hidden * number_size;
         let widest = widest.max(3 * sizes.hidden).max(sizes.intermediate);
-        let wide = (rows * widest).max(items_padded * sizes.intermediate);
-        [
-            rows_padded * sizes.hidden * number_size,
-            rows_padded * sizes.hidden * number_size,
-            wide * number_size,
-            rows_padded * sizes.hidden * number_size,
-            items_padded * sizes.hidden * number_size,
-        ]
+        let rows = sizes.positions * row;
+        [rows, rows, sizes.positions * widest * number_size, rows, row]
     }
 
     /// Bytes of all of it.
     pub(crate) fn bytes(sizes: &Sizes, widest: usize, items: usize, number_size: usize) -> usize {
-        Self::layout(sizes, widest, items, number_size).iter().sum::<usize>() + crate::matmul::WORKSPACE_BYTES
+        let item: usize = Self::item_bytes(sizes, widest, number_size).iter().sum();
+        items.max(LEAST_ROWS) * item + 2 * WORKSPACE_BYTES
     }
 
     /// Zeroed, so that the rows of items that are not there hold numbers. `widest` is the width of what comes before the
@@ -90,21 +78,58 @@ impl Scratch {
         items: usize,
         number_size: usize,
     ) -> Result<Scratch, CudaError> {
-        let [x, normed, wide, attended, query] = Self::layout(sizes, widest, items, number_size);
+        let item_bytes = Self::item_bytes(sizes, widest, number_size);
         let new = |bytes| {
-            let buffer = DeviceBuffer::new(gpu, "scratch memory", bytes)?;
+            let buffer = DeviceBuffer::new(gpu, "scratch memory", items.max(LEAST_ROWS) * bytes)?;
             buffer.zero(stream)?;
             Ok::<_, CudaError>(buffer)
         };
+        let [x, normed, wide, attended, query] = item_bytes.map(new);
         Ok(Scratch {
-            x: new(x)?,
-            normed: new(normed)?,
-            wide: new(wide)?,
-            attended: new(attended)?,
-            query: new(query)?,
-            workspace: crate::plan::workspace(gpu)?,
+            item_bytes,
+            buffers: [x?, normed?, wide?, attended?, query?],
+            workspaces: [workspace(gpu)?, workspace(gpu)?],
         })
     }
+
+    /// All of it.
+    pub(crate) fn whole(&self) -> Room<'_> {
+        self.room(0, |_, view| view)
+    }
+
+    /// What the first or the second half of a pass of twice as many items works in. The two share nothing.
+    pub(crate) fn half(&self, half: usize, items: usize) -> Room<'_> {
+        self.room(half, |item_bytes, view| view.part(half, items * item_bytes))
+    }
+
+    fn room<'a>(&'a self, workspace: usize, part: impl Fn(usize, View<'a>) -> View<'a>) -> Room<'a> {
+        let at = |index: usize| part(self.item_bytes[index], self.buffers[index].view());
+        Room {
+            x: at(0),
+            normed: at(1),
+            wide: at(2),
+            attended: at(3),
+            query: at(4),
+            workspace: self.workspaces[workspace].view(),
+        }
+    }
+}
+
+/// The memory that one pass, or half of one, works in.
+#[derive(Clone, Copy)]
+pub(crate) struct Room<'a> {
+    /// The residual stream, `[items · positions, hidden]`.
+    pub(crate) x: View<'a>,
+    /// `[items · positions, hidden]`.
+    pub(crate) normed: View<'a>,
+    /// The widest rows: patches, queries with keys and values, the MLP's inner layer.
+    pub(crate) wide: View<'a>,
+    /// `[items · positions, hidden]`.
+    pub(crate) attended: View<'a>,
+    /// `[items, hidden]`.
+    pub(crate) query: View<'a>,
+    /// Of cuBLASLt's algorithms.
+    pub(crate) workspace: View<'a>,
 }
 
 /// Where launches go: into a stream, or, before there is a plan, into the list of products that one is made for.
@@ -112,7 +137,7 @@ pub(crate) struct Launcher<'a> {
     pub(crate) gpu: &'a Gpu,
     pub(crate) kernels: &'a Kernels,
     pub(crate) stream: &'a Stream,
-    pub(crate) scratch: &'a Scratch,
+    pub(crate) room: Room<'a>,
     pub(crate) mode: Mode<'a>,
 }
 
@@ -154,7 +179,7 @@ impl<'a> Launcher<'a> {
         };
         let run = |plan: &Plan, matmul: &Matmul<'_>| {
             let operands = layer.operands(input.view, out.view);
-            matmul.run(&operands, plan.get(&shape, rows)?, &self.scratch.workspace, self.stream)
+            matmul.run(&operands, plan.get(&shape, rows)?, self.room.workspace, self.stream)
         };
         match self.mode {
             Mode::List(products) => {
@@ -184,7 +209,7 @@ impl<'a> Launcher<'a> {
         }
     }
 
-    /// Norms rows of the residual stream into the scratch memory's `normed`, one after the other.
+    /// Norms rows of the residual stream into the room's `normed`, one after the other.
     pub(crate) fn layer_norm(
         &self,
         norm: &LayerNormWeights,
@@ -221,7 +246,7 @@ impl<'a> Launcher<'a> {
                 stride: x.stride,
                 weight: norm.weight.view(),
                 bias: norm.bias.view(),
-                out: self.scratch.normed.view(),
+                out: self.room.normed,
                 rows,
                 epsilon,
             }
@@ -252,7 +277,7 @@ impl<'a> Launcher<'a> {
                 stride: x.stride,
                 weight: norm.weight.view(),
                 bias: norm.bias.view(),
-                out: self.scratch.normed.view(),
+                out: self.room.normed,
                 then_add,
                 rows,
                 epsilon: self.scaled(epsilon),
@@ -262,9 +287,9 @@ impl<'a> Launcher<'a> {
         })
     }
 
-    /// Rows of the scratch memory, as far apart as they are wide.
-    pub(crate) fn rows(buffer: &DeviceBuffer, width: usize) -> Rows<'_> {
-        Rows { view: buffer.view(), stride: width }
+    /// Rows of the room, as far apart as they are wide.
+    pub(crate) fn rows(view: View<'_>, width: usize) -> Rows<'_> {
+        Rows { view, stride: width }
     }
 }
 
@@ -356,12 +381,12 @@ impl Encoder {
     pub(crate) fn last_rows<'a>(&self, to: &Launcher<'a>) -> Rows<'a> {
         let Sizes { positions, hidden, .. } = self.sizes;
         let size = to.kernels.constants.number.beside().size();
-        Rows { view: to.scratch.x.view().skip((positions - 1) * hidden * size), stride: positions * hidden }
+        Rows { view: to.room.x.skip((positions - 1) * hidden * size), stride: positions * hidden }
     }
 
     fn block(&self, to: &Launcher<'_>, block: &Block, items: usize) -> Result<(), CudaError> {
         let Sizes { positions, hidden, epsilon, .. } = self.sizes;
-        let Scratch { x, normed, wide, attended, .. } = to.scratch;
+        let Room { x, normed, wide, attended, .. } = to.room;
         let rows = items * positions;
         let (x, normed) = (Launcher::rows(x, hidden), Launcher::rows(normed, hidden));
 
@@ -375,7 +400,7 @@ impl Encoder {
             Launcher::rows(wide, 3 * hidden),
         )?;
         to.kernel(Kind::Attention, 4 * rows * positions * hidden, |kernels, stream| {
-            Attention { qkv: wide.view(), out: attended.view(), items, positions }.launch(kernels, stream)
+            Attention { qkv: wide, out: attended, items, positions }.launch(kernels, stream)
         })?;
         to.product(
             Kind::Output,
@@ -391,17 +416,17 @@ impl Encoder {
     /// `x += mlp(norm(x))`.
     fn mlp(&self, to: &Launcher<'_>, block: &Block, rows: usize, x: Rows<'_>) -> Result<(), CudaError> {
         let Sizes { hidden, intermediate, epsilon, .. } = self.sizes;
-        let inner = Launcher::rows(&to.scratch.wide, intermediate);
+        let inner = Launcher::rows(to.room.wide, intermediate);
         let bias = block.fc2.bias.view();
         to.layer_norm_for(&block.fc1, &block.layer_norm2, epsilon, rows, x, Some(bias))?;
-        let normed = Launcher::rows(&to.scratch.normed, hidden);
+        let normed = Launcher::rows(to.room.normed, hidden);
         to.product(Kind::Fc1, block.fc1.all(), ResultKind::Gelu, rows, normed, inner)?;
         to.product(Kind::Fc2, block.fc2.all(), ResultKind::Add, rows, inner, x)
     }
 
     fn last_position(&self, to: &Launcher<'_>, block: &Block, items: usize) -> Result<(), CudaError> {
         let Sizes { positions, hidden, epsilon, .. } = self.sizes;
-        let Scratch { x, normed, wide, attended, query, .. } = to.scratch;
+        let Room { x, normed, wide, attended, query, .. } = to.room;
         let size = to.kernels.constants.number.beside().size();
         let (rows, last_rows) = (items * positions, items.max(LEAST_ROWS));
         let last = self.last_rows(to);
@@ -420,7 +445,7 @@ impl Encoder {
         )?;
         let q = block.qkv.part(0, hidden);
         let first = (positions - 1) * hidden * q.number.size();
-        let last_normed = Rows { view: normed.view().skip(first), stride: positions * hidden };
+        let last_normed = Rows { view: normed.skip(first), stride: positions * hidden };
         to.product(
             Kind::Projections,
             q,
@@ -431,13 +456,13 @@ impl Encoder {
         )?;
         to.kernel(Kind::Attention, 4 * rows * hidden, |kernels, stream| {
             AttentionRows {
-                q: query.view(),
+                q: query,
                 q_item: hidden,
                 q_row: 0,
-                k: wide.view(),
-                v: wide.view().skip(hidden * size),
+                k: wide,
+                v: wide.skip(hidden * size),
                 kv_row: 2 * hidden,
-                out: attended.view(),
+                out: attended,
                 items,
                 queries: 1,
                 keys: positions,

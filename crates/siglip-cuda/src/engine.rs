@@ -7,6 +7,10 @@
 //!
 //! A batch is computed in passes of at most `items_at_once` items. A pass's size is padded to the next bucket, for each of
 //! which the whole pass was recorded as a graph when the engine was built.
+//!
+//! A product's last blocks rarely fill a card, and what comes next waits for them. So a bucket is recorded also as two
+//! halves that know nothing of each other, in which one's layer norm and attention, and its first blocks, run where the
+//! other's last ones leave room; whichever is faster is kept.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,12 +74,21 @@ struct CardTower {
 /// What the graphs refer to is kept here.
 pub(crate) struct Compute {
     stream: Stream,
+    /// For the second half of a pass while it is recorded.
+    beside: Stream,
     pass: Box<dyn TowerPass>,
     kernels: Kernels,
     scratch: Scratch,
     plan: Plan,
     profile: Option<Arc<Profile>>,
     gpu: Arc<Gpu>,
+}
+
+/// How the pass of a bucket is recorded. The bits of its rows are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Whole,
+    Halves,
 }
 
 /// Where a pass's input and output are.
@@ -88,6 +101,9 @@ struct Slot {
     input: DeviceBuffer,
     /// f32, `[max(items_at_once, 16), embedding_size]`.
     output: DeviceBuffer,
+    /// Of one item.
+    input_bytes: usize,
+    output_bytes: usize,
     /// The input is on the card.
     copied: Event,
     /// The output is on the card.
@@ -122,23 +138,26 @@ impl CudaEngine {
             "choosing the algorithms of matrix products",
             Plan::probe_bytes(&products.concat()),
         )?;
-        compute.plan = Plan::new(&gpu, &compute.stream, &compute.scratch.workspace, &products.concat())?;
+        compute.plan =
+            Plan::new(&gpu, &compute.stream, compute.scratch.whole().workspace, &products.concat())?;
 
-        let mut buckets = Vec::new();
+        let (mut buckets, mut times) = (Vec::new(), Vec::new());
         for (items, products) in bucket_sizes(items_at_once).into_iter().zip(&products) {
             // The largest is always covered: its choices are what the others are held to.
             if items != items_at_once && !compute.plan.covers(products) {
                 tracing::info!("{} tower: batches of {items} are padded to the next size", info.tower);
                 continue;
             }
+            let (form, milliseconds) = compute.faster_form(items, &slots[0])?;
+            tracing::debug!("{} tower: {items} items take {milliseconds} ms, {form:?}", info.tower);
             buckets.push(items);
+            times.push(milliseconds);
             for slot in &mut slots {
-                let launch = || compute.launch(Mode::Run(&compute.plan), items, slot);
-                let graph = compute.stream.capture(launch)?;
+                let graph = compute.record(form, items, slot)?;
                 slot.graphs.push(graph);
             }
         }
-        let useful = faster_than_all_larger(&compute.times(&slots[0])?);
+        let useful = faster_than_all_larger(&times);
         retain(&mut buckets, &useful);
         slots.iter_mut().for_each(|slot| retain(&mut slot.graphs, &useful));
         info.weights_bytes = compute.pass.weights_bytes();
@@ -202,6 +221,22 @@ impl CudaEngine {
         }
     }
 
+    /// Records the passes of all buckets that can be computed in halves so, whichever is faster, and says how many.
+    #[cfg(test)]
+    pub(crate) fn use_halves(&mut self) -> usize {
+        let compute = self.tower.lock();
+        let mut changed = 0;
+        for slot in &mut self.slots {
+            for (index, items) in self.tower.buckets.iter().enumerate() {
+                if compute.has_halves(*items, slot).unwrap() {
+                    slot.graphs[index] = compute.record(Form::Halves, *items, slot).unwrap();
+                    changed += 1;
+                }
+            }
+        }
+        changed
+    }
+
     /// The rows that were computed last.
     pub(crate) fn embeddings(&self) -> impl Iterator<Item = f32> {
         let (embeddings, _) = self.embeddings.as_bytes().as_chunks();
@@ -237,31 +272,78 @@ impl Compute {
         scratch: Scratch,
         stream: Stream,
         profile: Option<Arc<Profile>>,
-    ) -> Compute {
-        Compute { stream, pass, kernels, scratch, plan: Plan::default(), profile, gpu: Arc::clone(gpu) }
+    ) -> Result<Compute, CudaError> {
+        let (beside, plan) = (Stream::new(gpu)?, Plan::default());
+        Ok(Compute { stream, beside, pass, kernels, scratch, plan, profile, gpu: Arc::clone(gpu) })
     }
 
     fn launch(&self, mode: Mode<'_>, items: usize, slot: &Slot) -> Result<(), CudaError> {
         let Compute { stream, kernels, scratch, gpu, .. } = self;
-        let to = Launcher { gpu, kernels, stream, scratch, mode };
+        let to = Launcher { gpu, kernels, stream, room: scratch.whole(), mode };
         self.pass.launch(&to, items, slot.input.view(), slot.output.view())
     }
 
-    /// Milliseconds of a slot's graphs.
-    fn times(&self, slot: &Slot) -> Result<Vec<f32>, CudaError> {
-        let (start, end) = (Event::new(&self.gpu)?, Event::new(&self.gpu)?);
-        let time = |graph: &Graph| {
-            // The first run only wakes the card.
-            graph.launch(&self.stream)?;
-            start.record(&self.stream)?;
-            for _ in 0..TIMED_RUNS {
-                graph.launch(&self.stream)?;
+    /// Launches the first or the second half of twice as many items.
+    fn launch_half(&self, half: usize, items: usize, slot: &Slot) -> Result<(), CudaError> {
+        let Compute { kernels, scratch, gpu, plan, .. } = self;
+        let stream = [&self.stream, &self.beside][half];
+        let to = Launcher { gpu, kernels, stream, room: scratch.half(half, items), mode: Mode::Run(plan) };
+        let input = slot.input.view().part(half, items * slot.input_bytes);
+        let output = slot.output.view().part(half, items * slot.output_bytes);
+        self.pass.launch(&to, items, input, output)
+    }
+
+    /// The pass of a bucket as a graph.
+    fn record(&self, form: Form, items: usize, slot: &Slot) -> Result<Graph, CudaError> {
+        match form {
+            Form::Whole => self.stream.capture(|| self.launch(Mode::Run(&self.plan), items, slot)),
+            Form::Halves => {
+                let (begun, ended) = (Event::new(&self.gpu)?, Event::new(&self.gpu)?);
+                self.stream.capture(|| {
+                    begun.record(&self.stream)?;
+                    self.beside.wait_for(&begun)?;
+                    self.launch_half(0, items / 2, slot)?;
+                    self.launch_half(1, items / 2, slot)?;
+                    ended.record(&self.beside)?;
+                    self.stream.wait_for(&ended)
+                })
             }
-            end.record(&self.stream)?;
-            end.wait()?;
-            end.milliseconds_since(&start)
-        };
-        slot.graphs.iter().map(time).collect()
+        }
+    }
+
+    /// The form in which a bucket is computed faster, and the milliseconds it takes.
+    fn faster_form(&self, items: usize, slot: &Slot) -> Result<(Form, f32), CudaError> {
+        let whole = self.time(&self.record(Form::Whole, items, slot)?)?;
+        if !self.has_halves(items, slot)? {
+            return Ok((Form::Whole, whole));
+        }
+        let halves = self.time(&self.record(Form::Halves, items, slot)?)?;
+        Ok(if halves < whole { (Form::Halves, halves) } else { (Form::Whole, whole) })
+    }
+
+    /// Whether a bucket can be computed in halves: what has a row an item is not padded in them, and each of their
+    /// products has an algorithm.
+    fn has_halves(&self, items: usize, slot: &Slot) -> Result<bool, CudaError> {
+        if !items.is_multiple_of(2) || items / 2 < LEAST_ROWS {
+            return Ok(false);
+        }
+        let products = RefCell::new(Vec::new());
+        self.launch(Mode::List(&products), items / 2, slot)?;
+        Ok(self.plan.covers(&products.into_inner()))
+    }
+
+    /// Milliseconds of a graph.
+    fn time(&self, graph: &Graph) -> Result<f32, CudaError> {
+        let (start, end) = (Event::new(&self.gpu)?, Event::new(&self.gpu)?);
+        // The first run only wakes the card.
+        graph.launch(&self.stream)?;
+        start.record(&self.stream)?;
+        for _ in 0..TIMED_RUNS {
+            graph.launch(&self.stream)?;
+        }
+        end.record(&self.stream)?;
+        end.wait()?;
+        Ok(end.milliseconds_since(&start)? / TIMED_RUNS as f32)
     }
 
     /// A pass, operation by operation.
@@ -279,8 +361,7 @@ impl Slot {
         items_at_once: usize,
         info: &EngineInfo,
     ) -> Result<Slot, CudaError> {
-        let input_bytes = items_at_once * info.input_len * 4;
-        let output_bytes = items_at_once.max(LEAST_ROWS) * info.embedding_size * 4;
+        let (input_bytes, output_bytes) = (info.input_len * 4, info.embedding_size * 4);
         let zeroed = |what, bytes| {
             let buffer = DeviceBuffer::new(gpu, what, bytes)?;
             // Items that are not there are computed too: their ids must be in the vocabulary.
@@ -291,9 +372,11 @@ impl Slot {
             uploads: Stream::new(gpu)?,
             downloads: Stream::new(gpu)?,
             graphs: Vec::new(),
-            pinned: PinnedBuffer::new(gpu, input_bytes)?,
-            input: zeroed("a batch's input", input_bytes)?,
-            output: zeroed("a batch's embeddings", output_bytes)?,
+            pinned: PinnedBuffer::new(gpu, items_at_once * input_bytes)?,
+            input: zeroed("a batch's input", items_at_once * input_bytes)?,
+            output: zeroed("a batch's embeddings", items_at_once.max(LEAST_ROWS) * output_bytes)?,
+            input_bytes,
+            output_bytes,
             copied: Event::new(gpu)?,
             computed: Event::new(gpu)?,
             fetched: Event::new(gpu)?,

@@ -291,7 +291,7 @@ impl<'a> Matmul<'a> {
         &self,
         operands: &Operands<'_>,
         choice: &Choice,
-        workspace: &DeviceBuffer,
+        workspace: View<'_>,
         stream: &Stream,
     ) -> Result<(), CudaError> {
         let blas = &*self.gpu.libraries.cublaslt;
@@ -328,7 +328,7 @@ impl<'a> Matmul<'a> {
                 address(out).cast_mut(),
                 self.out.handle,
                 &raw const choice.algorithm,
-                address(workspace.view().holding(choice.workspace_bytes)).cast_mut(),
+                address(workspace.holding(choice.workspace_bytes)).cast_mut(),
                 choice.workspace_bytes,
                 stream.handle(),
             )

@@ -111,7 +111,7 @@ impl Drop for DeviceBuffer {
     }
 }
 
-/// A part of a [`DeviceBuffer`], from some byte to its end.
+/// A part of a [`DeviceBuffer`]: from some byte to its end, unless it was cut off before.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pointer: DevicePointer,
@@ -124,6 +124,13 @@ impl View<'_> {
     pub(crate) fn skip(self, bytes: usize) -> Self {
         assert!(bytes <= self.bytes, "{bytes} bytes of {}", self.bytes);
         View { pointer: self.pointer + bytes as u64, bytes: self.bytes - bytes, ..self }
+    }
+
+    /// One of the parts of `bytes` that it begins with, and nothing of what follows.
+    pub(crate) fn part(self, index: usize, bytes: usize) -> Self {
+        let rest = self.skip(index * bytes);
+        assert!(bytes <= rest.bytes, "{bytes} bytes of {}", rest.bytes);
+        View { bytes, ..rest }
     }
 
     /// Its address, for work that touches nothing past its first `bytes`.

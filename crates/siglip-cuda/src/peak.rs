@@ -68,7 +68,7 @@ fn measure(
     let time = |choice: &Choice, runs: u32| -> Result<f32, CudaError> {
         start.record(&stream)?;
         for _ in 0..runs {
-            matmul.run(&operands, choice, &workspace, &stream)?;
+            matmul.run(&operands, choice, workspace.view(), &stream)?;
         }
         end.record(&stream)?;
         end.wait()?;

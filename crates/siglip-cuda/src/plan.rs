@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::error::CudaError;
 use crate::gpu::Gpu;
 use crate::matmul::{Choice, Matmul, Operands, ResultKind, Scales, Shape, WORKSPACE_BYTES};
-use crate::memory::DeviceBuffer;
+use crate::memory::{DeviceBuffer, View};
 use crate::number::Number;
 use crate::stream::{Event, Stream};
 
@@ -55,7 +55,7 @@ impl Plan {
     pub(crate) fn new(
         gpu: &Arc<Gpu>,
         stream: &Stream,
-        workspace: &DeviceBuffer,
+        workspace: View<'_>,
         products: &[(Shape, usize)],
     ) -> Result<Plan, CudaError> {
         let mut rows_of: HashMap<Shape, Vec<usize>> = HashMap::new();
@@ -99,7 +99,7 @@ struct Trial {
 fn choose(
     gpu: &Arc<Gpu>,
     stream: &Stream,
-    workspace: &DeviceBuffer,
+    workspace: View<'_>,
     shape: Shape,
     rows: &[usize],
 ) -> Result<Vec<Option<Choice>>, CudaError> {
@@ -221,7 +221,7 @@ impl Probe {
         matmul: &Matmul<'_>,
         choice: Choice,
         rows: usize,
-        workspace: &DeviceBuffer,
+        workspace: View<'_>,
         stream: &Stream,
     ) -> Result<Option<Trial>, CudaError> {
         let operands = Operands {
@@ -333,13 +333,15 @@ mod tests {
                         .candidates()
                         .unwrap()
                         .into_iter()
-                        .map(|choice| probe.try_out(&few, choice, 8, &workspace, &stream).unwrap().unwrap())
+                        .map(|choice| {
+                            probe.try_out(&few, choice, 8, workspace.view(), &stream).unwrap().unwrap()
+                        })
                         .collect();
                     assert_ne!(trials[0].bits, trials[1].bits, "{shape:?}");
                     assert!(trials[0].milliseconds < trials[1].milliseconds, "the trap is none");
 
                     let rows = [1, 8, 17, 200];
-                    let chosen = choose(&gpu, &stream, &workspace, shape, &rows).unwrap();
+                    let chosen = choose(&gpu, &stream, workspace.view(), shape, &rows).unwrap();
                     let chosen: Vec<_> = chosen.into_iter().map(|choice| choice.unwrap().algorithm).collect();
                     assert!(chosen.iter().all(|algorithm| *algorithm == chosen[0]), "{chosen:?}");
                 }

@@ -83,6 +83,35 @@ fn a_row_has_the_same_bits_in_every_batch() {
     }
 }
 
+/// The emulator adds up the time of both halves, so that it never finds them faster.
+#[test]
+fn a_pass_in_halves_has_the_same_bits() {
+    let Some(emulator) = Emulator::lock() else { return };
+    let before = emulator.in_use();
+    let model = open("both");
+    let options = Options { max_batch_size: 32, ..options(&emulator, Precision::Bf16) };
+    let (text, vision) = (model.text.as_ref().unwrap(), model.vision.as_ref().unwrap());
+    for mut engines in [builder::text(text, &options).unwrap(), builder::vision(vision, &options).unwrap()] {
+        let engine = engines.first_mut().unwrap();
+        let len = engine.info().input_len;
+        let ids: Vec<u32> = (0..32 * len).map(|i| scatter(i) % 97).collect();
+        let pixels: Vec<f32> = (0..32 * len).map(|i| (scatter(i) >> 24) as f32 / 127.5 - 1.0).collect();
+        let tower = engine.info().tower;
+        let input = |items: usize| match tower {
+            Tower::Text => Input::TokenIds(&ids[..items * len]),
+            Tower::Vision => Input::PixelValues(&pixels[..items * len]),
+        };
+        let sizes = [32, 27];
+        let inputs = sizes.map(input);
+        let whole = inputs.map(|input| embed(engine, input));
+        assert!(engine.use_halves() > 0);
+        for (input, whole) in inputs.into_iter().zip(&whole) {
+            assert!(embed(engine, input) == *whole);
+        }
+    }
+    assert_eq!(emulator.in_use(), before, "something was not given back");
+}
+
 /// Passes alternate between two slots whose copies run beside the computation: the emulator does each thing as late as it
 /// may, so that a wait that is missing shows as an old value.
 #[test]

@@ -74,7 +74,7 @@ impl TowerPass for TextPass {
                 ids,
                 tokens: self.token_embedding.view(),
                 positions: self.position_embedding.view(),
-                x: to.scratch.x.view(),
+                x: to.room.x,
                 rows: items * positions,
                 vocabulary: self.vocabulary,
                 positions_len: positions,
@@ -84,7 +84,7 @@ impl TowerPass for TextPass {
         self.encoder.run_to_last_position(to, items)?;
         let rows = items.max(LEAST_ROWS);
         to.layer_norm(&self.final_layer_norm, epsilon, rows, self.encoder.last_rows(to))?;
-        let normed = Launcher::rows(&to.scratch.normed, hidden);
+        let normed = Launcher::rows(to.room.normed, hidden);
         let output = crate::encoder::Rows { view: output, stride: self.head.outputs };
         to.product(Kind::Head, self.head.all(), ResultKind::Wide, rows, normed, output)
     }

@@ -115,29 +115,29 @@ impl TowerPass for VisionPass {
         output: View<'_>,
     ) -> Result<(), CudaError> {
         let Sizes { positions, hidden, intermediate, epsilon, .. } = self.encoder.sizes;
-        let scratch = to.scratch;
+        let room = to.room;
         let size = to.kernels.constants.number.beside().size();
         let rows = items * positions;
-        let x = Launcher::rows(&scratch.x, hidden);
+        let x = Launcher::rows(room.x, hidden);
 
         to.kernel(Kind::Embedding, 0, |kernels, stream| {
             Patches {
                 pixels,
                 positions: self.position_embedding.view(),
-                patches: scratch.wide.view(),
+                patches: room.wide,
                 x: x.view,
                 items,
                 shape: self.shape,
             }
             .launch(kernels, stream)
         })?;
-        let patches = Launcher::rows(&scratch.wide, self.shape.stride());
+        let patches = Launcher::rows(room.wide, self.shape.stride());
         to.product(Kind::Embedding, self.patch_embedding.all(), ResultKind::Add, rows, patches, x)?;
         self.encoder.run(to, items)?;
 
         to.layer_norm(&self.post_layer_norm, epsilon, rows, x)?;
-        let normed = Launcher::rows(&scratch.normed, hidden);
-        let kv = Launcher::rows(&scratch.wide, 2 * hidden);
+        let normed = Launcher::rows(room.normed, hidden);
+        let kv = Launcher::rows(room.wide, 2 * hidden);
         to.product(Kind::Head, self.head.kv.all(), ResultKind::Bias, rows, normed, kv)?;
         to.kernel(Kind::Head, 4 * rows * hidden, |kernels, stream| {
             AttentionRows {
@@ -147,7 +147,7 @@ impl TowerPass for VisionPass {
                 k: kv.view,
                 v: kv.view.skip(hidden * size),
                 kv_row: 2 * hidden,
-                out: scratch.attended.view(),
+                out: room.attended,
                 items,
                 queries: 1,
                 keys: positions,
@@ -156,10 +156,10 @@ impl TowerPass for VisionPass {
         })?;
         let rows = items.max(LEAST_ROWS);
         let pooled = Rows { view: output, stride: hidden };
-        let attended = Launcher::rows(&scratch.attended, hidden);
+        let attended = Launcher::rows(room.attended, hidden);
         to.product(Kind::Head, self.head.out_proj.all(), ResultKind::Wide, rows, attended, pooled)?;
         to.wide_layer_norm(&self.head.layer_norm, epsilon, rows, pooled)?;
-        let inner = Launcher::rows(&scratch.wide, intermediate);
+        let inner = Launcher::rows(room.wide, intermediate);
         to.product(Kind::Head, self.head.fc1.all(), ResultKind::Gelu, rows, normed, inner)?;
         to.product(Kind::Head, self.head.fc2.all(), ResultKind::AddWide, rows, inner, pooled)
     }
