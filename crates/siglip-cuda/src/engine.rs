@@ -148,7 +148,7 @@ impl CudaEngine {
                 tracing::info!("{} tower: batches of {items} are padded to the next size", info.tower);
                 continue;
             }
-            let (form, milliseconds) = compute.faster_form(items, &slots[0])?;
+            let (form, milliseconds) = compute.faster_form(items, has_halves(items, &buckets), &slots[0])?;
             tracing::debug!("{} tower: {items} items take {milliseconds} ms, {form:?}", info.tower);
             buckets.push(items);
             times.push(milliseconds);
@@ -228,7 +228,7 @@ impl CudaEngine {
         let mut changed = 0;
         for slot in &mut self.slots {
             for (index, items) in self.tower.buckets.iter().enumerate() {
-                if compute.has_halves(*items, slot).unwrap() {
+                if has_halves(*items, &self.tower.buckets) {
                     slot.graphs[index] = compute.record(Form::Halves, *items, slot).unwrap();
                     changed += 1;
                 }
@@ -312,24 +312,13 @@ impl Compute {
     }
 
     /// The form in which a bucket is computed faster, and the milliseconds it takes.
-    fn faster_form(&self, items: usize, slot: &Slot) -> Result<(Form, f32), CudaError> {
+    fn faster_form(&self, items: usize, has_halves: bool, slot: &Slot) -> Result<(Form, f32), CudaError> {
         let whole = self.time(&self.record(Form::Whole, items, slot)?)?;
-        if !self.has_halves(items, slot)? {
+        if !has_halves {
             return Ok((Form::Whole, whole));
         }
         let halves = self.time(&self.record(Form::Halves, items, slot)?)?;
         Ok(if halves < whole { (Form::Halves, halves) } else { (Form::Whole, whole) })
-    }
-
-    /// Whether a bucket can be computed in halves: what has a row an item is not padded in them, and each of their
-    /// products has an algorithm.
-    fn has_halves(&self, items: usize, slot: &Slot) -> Result<bool, CudaError> {
-        if !items.is_multiple_of(2) || items / 2 < LEAST_ROWS {
-            return Ok(false);
-        }
-        let products = RefCell::new(Vec::new());
-        self.launch(Mode::List(&products), items / 2, slot)?;
-        Ok(self.plan.covers(&products.into_inner()))
     }
 
     /// Milliseconds of a graph.
@@ -417,6 +406,11 @@ fn faster_than_all_larger(times: &[f32]) -> Vec<bool> {
     }
     useful.reverse();
     useful
+}
+
+/// Whether a bucket can be computed in halves: they are a bucket too, and what has a row an item is not padded in them.
+fn has_halves(items: usize, buckets: &[usize]) -> bool {
+    items.is_multiple_of(2) && items / 2 >= LEAST_ROWS && buckets.contains(&(items / 2))
 }
 
 /// Leaves those that are to be kept.
