@@ -1,11 +1,11 @@
-/* What the AVX-512 units can reach in f32 when operands have to come from somewhere: the engine's loop of six rows by four
- * vectors, bare, on one thread.
+/* What the AVX-512 units can reach when operands have to come from somewhere: the engine's loop of six rows by four vectors,
+ * bare, on one thread, in f32 and in 8 bits.
  *
- *     gcc -O2 -march=sapphirerapids -o avx512_limits tools/avx512_limits.c && ./avx512_limits
+ *     gcc -O2 -march=native -o avx512_limits tools/avx512_limits.c && ./avx512_limits
  *
- * Each kind of run takes its turn in every round, and the fastest round of each is printed, in GFLOP/s and of the first
- * line's: neighbours on a shared machine disturb some rounds and not others. Before that, how long two instructions take
- * that do the same work in bf16 and in f32. */
+ * Each kind of run takes its turn in every round, and the fastest round of each is printed, of the loop's that multiplies
+ * registers only: neighbours on a shared machine disturb some rounds and not others. Before that, how many of each
+ * instruction the processor completes in a second. */
 
 #include <immintrin.h>
 #include <stdio.h>
@@ -14,14 +14,28 @@
 #include <sys/mman.h>
 #include <time.h>
 
-/* so400m's first MLP product for 252 rows: a multiple of six that one thread has of 512. */
-enum { ROWS = 252, K = 1152, COLUMNS = 64, PANELS = 67, LAYERS = 4, ROUNDS = 12, LINE = 64 };
-enum { A_STRIDE = K + 16, C_STRIDE = 4352, PANEL = K * COLUMNS };
+/* so400m's first MLP product for 252 rows: a multiple of six that one thread has of 512. All operands are counted in groups of
+ * four bytes: of f32 one value, of 8 bits four. */
+enum { ROWS = 252, F32_STEPS = 1152, INT8_STEPS = F32_STEPS / 4, COLUMNS = 64, PANELS = 67, LAYERS = 4, ROUNDS = 12 };
+enum { LINE = 64, C_STRIDE = 4352, STEPS_AHEAD = 8, LAYER = PANELS * F32_STEPS * COLUMNS };
+
+enum product { F32, INT8, BF16 };
 
 static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec + time.tv_nsec * 1e-9;
+}
+
+#define EACH(i, n) _Pragma("GCC unroll 24") for (int i = 0; i < (n); i++)
+#define INLINE static inline __attribute__((always_inline))
+
+/* Assembly, since compilers copy the sums of some of these instructions to and fro. */
+INLINE __m512 dot(enum product product, __m512 sum, __m512 a, __m512 b) {
+    if (product == F32) __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    if (product == INT8) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    if (product == BF16) __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
 }
 
 /* Memory to be fetched ahead: a line every so many pairs of steps, until there is none left; 0 for never. */
@@ -30,25 +44,43 @@ struct ahead {
     int every, left;
 };
 
-#define EACH(i, n) _Pragma("GCC unroll 6") for (int i = 0; i < (n); i++)
+/* How a layer is computed. */
+struct way {
+    const char *name;
+    /* Whether each panel is another one, and after how many pairs of steps a line of the next is asked for into L2. */
+    int from_memory, every;
+    /* Whether lines of the panel are asked for into L1. */
+    int near;
+    /* Whether results go where another layer reads them, and whether a block asks for their rows evenly while it computes. */
+    int written, output_ahead;
+};
 
 /* Six rows times a panel. */
-__attribute__((noinline)) static void block(
-    const float *a, const float *panel, float *c, long c_stride, struct ahead *ahead) {
+INLINE void block(enum product product, struct way way, const float *a, const float *panel, float *c, struct ahead *ahead) {
+    const long steps = product == F32 ? F32_STEPS : INT8_STEPS, c_stride = way.written ? C_STRIDE : COLUMNS;
     __m512 sums[6][4];
     EACH(r, 6) EACH(v, 4) sums[r][v] = _mm512_setzero_ps();
     struct ahead now = *ahead;
-    for (long k = 0; k < K; k += 2) {
-        if (now.every && --now.left == 0) {
-            now.left = now.every;
-            if (now.next < now.end) _mm_prefetch(now.next, _MM_HINT_T1), now.next += LINE;
-        }
-        EACH(odd, 2) {
-            __m512 b[4];
-            EACH(v, 4) b[v] = _mm512_loadu_ps(panel + (k + odd) * COLUMNS + 16 * v);
-            EACH(r, 6) {
-                __m512 x = _mm512_set1_ps(a[r * A_STRIDE + k + odd]);
-                EACH(v, 4) sums[r][v] = _mm512_fmadd_ps(x, b[v], sums[r][v]);
+    long k = 0;
+    for (int row = 0; row < 7; row++) {
+        if (way.output_ahead && row < 6)
+            EACH(v, 4) _mm_prefetch((const char *)(c + row * c_stride + 16 * v), _MM_HINT_T1);
+        for (const long end = (row + 1) * (steps / 2) / 7 * 2; k < end; k += 2) {
+            if (now.every && --now.left == 0) {
+                now.left = now.every;
+                if (now.next < now.end) _mm_prefetch(now.next, _MM_HINT_T1), now.next += LINE;
+            }
+            EACH(odd, 2) {
+                __m512 b[4];
+                EACH(v, 4) {
+                    const float *line = panel + (k + odd) * COLUMNS + 16 * v;
+                    b[v] = _mm512_loadu_ps(line);
+                    if (way.near) _mm_prefetch((const char *)(line + STEPS_AHEAD * COLUMNS), _MM_HINT_T0);
+                }
+                EACH(r, 6) {
+                    __m512 x = _mm512_set1_ps(a[r * steps + k + odd]);
+                    EACH(v, 4) sums[r][v] = dot(product, sums[r][v], x, b[v]);
+                }
             }
         }
     }
@@ -56,29 +88,18 @@ __attribute__((noinline)) static void block(
     EACH(r, 6) EACH(v, 4) _mm512_storeu_ps(c + r * c_stride + 16 * v, sums[r][v]);
 }
 
-/* Independent sums, as many as the block has, nothing loaded. */
-__attribute__((noinline)) static double registers_only(int bf16) {
+/* Independent sums, as many as the block has, nothing loaded: thousand millions of instructions a second. */
+INLINE double registers_only(enum product product) {
     const long rounds = 100000;
-    __m512 sums[24];
-    __m512 x = _mm512_set1_ps(0.37f), y = _mm512_set1_ps(0.21f);
+    __m512 sums[24], x = _mm512_set1_ps(0.37f), y = _mm512_set1_ps(0.21f);
     for (int i = 0; i < 24; i++) sums[i] = _mm512_setzero_ps();
     double start = now();
-    for (long round = 0; round < rounds; round++) {
-        if (bf16) {
-#pragma GCC unroll 24
-            for (int i = 0; i < 24; i++) sums[i] = _mm512_dpbf16_ps(sums[i], (__m512bh)x, (__m512bh)y);
-        } else {
-#pragma GCC unroll 24
-            for (int i = 0; i < 24; i++) sums[i] = _mm512_fmadd_ps(x, y, sums[i]);
-        }
-        /* The operands may have changed, as far as the compiler knows. */
-        __asm__ volatile("" : "+v"(x), "+v"(y));
-    }
+    for (long round = 0; round < rounds; round++) EACH(i, 24) sums[i] = dot(product, sums[i], x, y);
     double seconds = now() - start;
     float total = 0;
     for (int i = 0; i < 24; i++) total += _mm512_reduce_add_ps(sums[i]);
     if (total == 1.5f) puts("");
-    return rounds * 24.0 / seconds / 1e9;
+    return rounds * 24 / seconds / 1e9;
 }
 
 static void *large(size_t bytes) {
@@ -93,51 +114,78 @@ static void *large(size_t bytes) {
 
 static float *weights, *rows, *results;
 
-/* All panels of one layer, or the first one as often. */
-static double layer(int which, int same_panel, int every, int written) {
+/* All panels of one layer, or the first one as often: thousand millions of instructions a second. */
+INLINE double layer(enum product product, struct way way, int which) {
+    const long steps = product == F32 ? F32_STEPS : INT8_STEPS, panel_size = steps * COLUMNS;
+    const float *all = weights + which * (long)LAYER;
     double start = now();
     for (int p = 0; p < PANELS; p++) {
-        const float *panel = weights + (same_panel ? 0L : (long)which * PANELS + p) * PANEL;
-        const char *next = (const char *)(weights + ((long)which * PANELS + p + 1) % (PANELS * LAYERS) * PANEL);
-        struct ahead ahead = {next, next + PANEL * sizeof *weights, every, every};
+        const float *panel = all + (way.from_memory ? p * panel_size : 0);
+        const char *next = (const char *)(all + (p + 1) % PANELS * panel_size);
+        struct ahead ahead = {next, next + panel_size * sizeof *weights, way.every, way.every};
         for (int row = 0; row < ROWS; row += 6) {
-            float *c = written ? results + (long)row * C_STRIDE + p * COLUMNS : results;
-            block(rows + row * A_STRIDE, panel, c, written ? C_STRIDE : COLUMNS, &ahead);
+            float *c = way.written ? results + (long)row * C_STRIDE + p * COLUMNS : results;
+            block(product, way, rows + row * steps, panel, c, &ahead);
         }
     }
-    return 2.0 * PANELS * ROWS * COLUMNS * K / (now() - start) / 1e9;
+    return (double)PANELS * ROWS * COLUMNS / 16 * steps / (now() - start) / 1e9;
 }
 
-int main(void) {
-    weights = large((size_t)PANELS * LAYERS * PANEL * sizeof *weights);
-    rows = large((size_t)ROWS * A_STRIDE * sizeof *rows);
-    results = large((size_t)ROWS * C_STRIDE * sizeof *results);
-    for (long i = 0; i < (long)PANELS * LAYERS * PANEL; i++) weights[i] = (i * 2654435761u >> 8 & 1023) / 1024.f - .5f;
-    for (long i = 0; i < ROWS * A_STRIDE; i++) rows[i] = (i * 2654435761u >> 8 & 1023) / 1024.f - .5f;
+#define WAYS(WAY)                                                                              \
+    WAY("panel from L2", 0, 0, 0, 0, 0)                                                        \
+    WAY("panel from L2, each line asked for into L1 before", 0, 0, 1, 0, 0)                    \
+    WAY("panels from memory, not fetched ahead", 1, 0, 0, 0, 0)                                \
+    WAY("panels from memory, a line ahead every second step", 1, 1, 0, 0, 0)                   \
+    WAY("panels from memory, lines ahead evenly", 1, 5, 0, 0, 0)                               \
+    WAY("and each line asked for into L1 before", 1, 5, 1, 0, 0)                               \
+    WAY("and results written where another layer reads them", 1, 5, 1, 1, 0)                   \
+    WAY("and their rows asked for evenly over the block", 1, 5, 1, 1, 1)
 
-    const char *names[] = {
-        "registers only",
-        "panel from L2",
-        "panels from memory, not fetched ahead",
-        "panels from memory, a line ahead every second step",
-        "panels from memory, lines ahead evenly",
-        "and results written where another layer reads them",
-    };
-    enum { KINDS = sizeof names / sizeof *names };
-    double best[KINDS] = {0}, products[2] = {0};
+INLINE void measure(const char *name, enum product product) {
+    enum { KINDS = 8 };
+    const char *names[KINDS];
+    double best[KINDS] = {0}, registers = 0;
     for (int round = 0; round < ROUNDS; round++) {
-        for (int bf16 = 0; bf16 < 2; bf16++) {
-            double rate = registers_only(bf16);
-            if (rate > products[bf16]) products[bf16] = rate;
-        }
-        int which = round % LAYERS;
-        double rates[KINDS] = {
-            products[0] * 32, layer(which, 1, 0, 0), layer(which, 0, 0, 0),
-            layer(which, 0, 1, 0), layer(which, 0, 5, 0), layer(which, 0, 5, 1),
-        };
-        for (int i = 0; i < KINDS; i++)
-            if (rates[i] > best[i]) best[i] = rates[i];
+        double rate = registers_only(product);
+        if (rate > registers) registers = rate;
+        int kind = 0;
+#define RUN(...)                                                          \
+    {                                                                     \
+        const struct way way = {__VA_ARGS__};                             \
+        double rate = layer(product, way, round % LAYERS);                \
+        if (rate > best[kind]) best[kind] = rate;                         \
+        names[kind++] = way.name;                                         \
     }
-    printf("vfmadd231ps %.2f, vdpbf16ps %.2f thousand million a second\n\n", products[0], products[1]);
-    for (int i = 0; i < KINDS; i++) printf("%-52s %4.0f %5.2f\n", names[i], best[i], best[i] / best[0]);
+        WAYS(RUN)
+    }
+    printf("\n%s\n", name);
+    for (int i = 0; i < KINDS; i++) printf("  %-52s %5.2f\n", names[i], best[i] / registers);
+}
+
+static double most(double (*rate)(void)) {
+    double best = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        double now = rate();
+        if (now > best) best = now;
+    }
+    return best;
+}
+static double f32_rate(void) { return registers_only(F32); }
+static double int8_rate(void) { return registers_only(INT8); }
+static double bf16_rate(void) { return registers_only(BF16); }
+
+int main(void) {
+    weights = large((size_t)LAYER * LAYERS * sizeof *weights);
+    rows = large((size_t)ROWS * F32_STEPS * sizeof *rows);
+    results = large((size_t)ROWS * C_STRIDE * sizeof *results);
+    for (long i = 0; i < (long)LAYER * LAYERS; i++) weights[i] = (i * 2654435761u >> 8 & 1023) / 1024.f - .5f;
+    for (long i = 0; i < ROWS * F32_STEPS; i++) rows[i] = (i * 2654435761u >> 8 & 1023) / 1024.f - .5f;
+
+    int vnni = __builtin_cpu_supports("avx512vnni"), bf16 = __builtin_cpu_supports("avx512bf16");
+    printf("thousand million a second: vfmadd231ps %.2f", most(f32_rate));
+    if (vnni) printf(", vpdpbusd %.2f", most(int8_rate));
+    if (bf16) printf(", vdpbf16ps %.2f", most(bf16_rate));
+    puts("");
+    measure("f32", F32);
+    if (vnni) measure("8 bits", INT8);
 }

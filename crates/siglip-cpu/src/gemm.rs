@@ -249,14 +249,23 @@ unsafe fn block<P: Path, const STEPS: bool, const KEEP: bool, const MG: usize, c
             row_stride: if filled == P::ROWS { row_stride } else { 0 },
             step_stride,
         };
-        fetch_accumulated(product, row, MG * P::ROWS);
+        let mut output = OutputRows::new(product, row);
+        let (fetches, rows) = fetches(product, MG * P::ROWS);
+        let pairs = product.steps / 2;
         let mut sums = [[P::zero_sum(); NV]; MG];
         let mut k = 0;
-        while k + 2 <= product.steps {
-            ahead.turn();
-            step::<P, KEEP, MG, NV>(&mut sums, a, product, k);
-            step::<P, KEEP, MG, NV>(&mut sums, a, product, k + 1);
-            k += 2;
+        for fetch in 0..=fetches {
+            if fetch < fetches {
+                output.fetch(rows);
+            }
+            // What is due is looked up between the loops and not in one: a loop over steps has no register to spare.
+            let end = 2 * (pairs * (fetch + 1) / (fetches + 1));
+            while k < end {
+                ahead.turn();
+                step::<P, KEEP, MG, NV>(&mut sums, a, product, k);
+                step::<P, KEEP, MG, NV>(&mut sums, a, product, k + 1);
+                k += 2;
+            }
         }
         if k < product.steps {
             step::<P, KEEP, MG, NV>(&mut sums, a, product, k);
@@ -268,12 +277,17 @@ unsafe fn block<P: Path, const STEPS: bool, const KEEP: bool, const MG: usize, c
     }
 }
 
-/// Asks for what the epilogue of a block will add to: nothing before the block's end reads it, and without this all of it
-/// would be waited for then.
+/// How often the memory that a block's epilogue writes is asked for, and for how many of its `rows` each time.
+///
+/// What the epilogue adds to is asked for at once: nothing before the block's end reads it. Where many values are only stored,
+/// the stores would take all fill buffers at once and leave none for the next block's operands, so they are asked for evenly
+/// over the block. GELU takes so long that its stores are far apart anyway.
 #[inline(always)]
-fn fetch_accumulated<P: Path>(product: &Product<P>, row: usize, rows: usize) {
-    if let Epilogue::Accumulate { .. } = product.epilogue {
-        OutputRows::new(product, row).fetch(rows);
+fn fetches<P: Path>(product: &Product<P>, rows: usize) -> (usize, usize) {
+    match product.epilogue {
+        Epilogue::Accumulate { .. } => (1, rows),
+        Epilogue::Store { .. } => (rows, 1),
+        Epilogue::Gelu { .. } | Epilogue::StoreF32 { .. } | Epilogue::Sums { .. } => (0, 0),
     }
 }
 
@@ -359,6 +373,7 @@ unsafe fn step<P: Path, const KEEP: bool, const MG: usize, const NV: usize>(
         for (v, weights) in weights.iter_mut().enumerate().skip(1) {
             *weights = P::load_weights(b.add(v * lanes::<P>() * P::STEP));
         }
+        prefetch_near(b.wrapping_add(STEPS_AHEAD * NV * lanes::<P>() * P::STEP), NV * lanes::<P>() * P::STEP);
         if KEEP {
             for (v, weights) in weights.iter().enumerate() {
                 P::store_widened(product.widened.add((k * NV + v) * lanes::<P>()), *weights);
@@ -526,6 +541,22 @@ pub(crate) fn prefetch_values<T>(first: *const T, count: usize) {
     for at in (0..count * size_of::<T>()).step_by(CACHE_LINE) {
         prefetch(first.cast::<u8>().wrapping_add(at));
     }
+}
+
+/// How many steps ahead a panel's lines are asked for into L1. An Intel processor does not fetch them early enough by itself.
+const STEPS_AHEAD: usize = 8;
+
+/// Asks for the lines of `count` values into L1, on x86-64.
+#[inline(always)]
+fn prefetch_near<T>(first: *const T, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..count * size_of::<T>()).step_by(CACHE_LINE) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and a prefetch is a hint that may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(first.cast::<i8>().wrapping_byte_add(at)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (first, count);
 }
 
 /// Asks for a line into L2. Never faults, whatever the address.
