@@ -244,7 +244,7 @@ def test_bench_and_doctor_speak_json():
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and [line["batch_size"] for line in lines] == [1, 4], done.stderr
     contract = (
-        "model tower precision device batch_size threads items_per_s p50_ms gflop_per_item peak_gflops "
+        "model tower precision device batch_size engines threads items_per_s p50_ms gflop_per_item peak_gflops "
         "fraction_of_peak load_s rss_mb"
     )
     assert set(contract.split()) <= set(lines[0])

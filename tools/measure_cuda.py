@@ -8,9 +8,9 @@
 One command for everything, given the program, an NVIDIA driver and PyPI: where PyTorch and the rest are not installed
 it makes an environment for itself in .venv-cuda. It makes so400m with random weights (unless --model names a folder),
 fetches perf_analyzer (unless it is named), and then writes, as Markdown: the cards and the libraries; for each tower,
-precision (fp8 where the card has it) and batch size items a second, the time of a batch and the share of cuBLASLt's
-peak; PyTorch in bf16, eager and compiled with max-autotune; the lowest cosine to PyTorch in f32 over random inputs; and
-what is served at concurrency 60 and 512, as JSON, binary and over gRPC, from the first card and, where there are
+precision (fp8 where the card has it) and batch size items a second and the share of cuBLASLt's peak, with one batch at a
+time from the host's memory to the host's memory, and with two in flight, as the server has them; PyTorch in bf16, eager
+and compiled with max-autotune, likewise; the lowest cosine to PyTorch in f32 over random inputs; and what is served at concurrency 60 and 512, as JSON, binary and over gRPC, from the first card and, where there are
 several, from all. Everything but the last is measured on the first card. The options leave parts out: what is compiled,
 for one, takes a minute a batch size.
 """
@@ -74,12 +74,24 @@ def torch_model(tower, folder, dtype):
     return TOWERS[tower].from_pretrained(folder, dtype=dtype).eval().cuda()
 
 
-def torch_embed(model, tower, rows):
+def torch_begin(model, tower, rows):
+    """Queues a batch: its results, in pinned memory, and the event after which they are there."""
     name = "input_ids" if tower == "text" else "pixel_values"
-    tensor = torch.from_numpy(rows).cuda()
+    tensor = torch.from_numpy(rows).cuda(non_blocking=True)
     tensor = tensor if tower == "text" else tensor.to(model.dtype)
     with torch.inference_mode():
-        return model(**{name: tensor}).pooler_output.float().cpu().numpy()
+        output = model(**{name: tensor}).pooler_output.float()
+        results = torch.empty(output.shape, pin_memory=True)
+        results.copy_(output, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+    return results, done
+
+
+def torch_embed(model, tower, rows):
+    results, done = torch_begin(model, tower, rows)
+    done.synchronize()
+    return results.numpy()
 
 
 def torch_times(model, tower, rows, seconds):
@@ -94,6 +106,17 @@ def torch_times(model, tower, rows, seconds):
     return times
 
 
+def torch_in_flight(model, tower, rows, seconds):
+    """Batches a second where each is queued before the one in front of it is waited for."""
+    _, before = torch_begin(model, tower, rows)
+    batches, start = 0, time.perf_counter()
+    while not batches or time.perf_counter() - start < seconds:
+        _, now = torch_begin(model, tower, rows)
+        before.synchronize()
+        batches, before = batches + 1, now
+    return batches / (time.perf_counter() - start)
+
+
 def row(*cells):
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
@@ -104,20 +127,26 @@ def header(*cells):
     row(*["---"] * len(cells))
 
 
+def bench(args, tower, precision, *options):
+    """What `siglip bench` says of each batch size."""
+    command = [args.program, "bench", "--model", args.model, "--tower", tower, "--device", "cuda", "--precision", precision,
+               "--batch-size", ",".join(map(str, args.batches)), "--seconds", str(args.seconds), "--json", *options]
+    done = subprocess.run(command + args.libraries, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}: {done.stderr}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def speed(args, tower):
     """This program in each precision, and PyTorch after it."""
     print(f"\n## The {tower} tower alone")
-    header("engine", "precision", "batch", "items/s", "p50 ms", "of the peak")
+    header("engine", "precision", "batch", "one at a time: items/s", "p50 ms", "of the peak", "two in flight: items/s",
+           "of the peak")
     for precision in args.precisions if "speed" in args.parts else []:
-        command = [args.program, "bench", "--model", args.model, "--tower", tower, "--device", "cuda", "--precision",
-                   precision, "--batch-size", ",".join(map(str, args.batches)), "--seconds", str(args.seconds), "--json"]
-        done = subprocess.run(command + args.libraries, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{' '.join(map(str, command))}: {done.stderr}")
-        for line in done.stdout.splitlines():
-            it = json.loads(line)
-            peak = f"{it['fraction_of_peak']:.1%} of {it['peak_gflops'] / 1000:.0f} TFLOP/s"
-            row("siglip", precision, it["batch_size"], f"{it['items_per_s']:.0f}", f"{it['p50_ms']:.2f}", peak)
+        for one, two in zip(bench(args, tower, precision), bench(args, tower, precision, "--all-engines"), strict=True):
+            peaks = [f"{it['fraction_of_peak']:.1%} of {it['peak_gflops'] / 1000:.0f} TFLOP/s" for it in (one, two)]
+            row("siglip", precision, one["batch_size"], f"{one['items_per_s']:.0f}", f"{one['p50_ms']:.2f}", peaks[0],
+                f"{two['items_per_s']:.0f}", peaks[1])
     model = torch_model(tower, args.model, torch.bfloat16)
     engines = [("PyTorch, eager", model)] if "speed" in args.parts else []
     if "compiled" in args.parts:
@@ -128,7 +157,8 @@ def speed(args, tower):
             rows = random_input(tower, model.config, batch, batch)
             times = torch_times(engine, tower, rows, args.seconds)
             row(name, "bf16", batch, f"{batch * len(times) / sum(times):.0f}",
-                f"{statistics.median(times) * 1000:.2f}", "")
+                f"{statistics.median(times) * 1000:.2f}", "",
+                f"{batch * torch_in_flight(engine, tower, rows, args.seconds):.0f}", "")
     del model, engines
     torch.cuda.empty_cache()
 

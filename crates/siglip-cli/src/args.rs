@@ -95,7 +95,8 @@ impl ServedModelArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EngineArgs {
     /// Where to compute: auto, cpu, cuda, or cuda:N for the card N. `auto` takes the first NVIDIA card that can be used,
-    /// or else the processor. `serve` also takes several cards, cuda:0,1 or cuda:all.
+    /// or else the processor. `serve` and `bench --all-engines` also take several
+    /// cards, cuda:0,1 or cuda:all.
     #[arg(long, env = "SIGLIP_DEVICE", default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: Device,
     /// The number format of matrix products: f32, bf16 or int8 on the processor, bf16, f16, f32, or from compute capability
@@ -299,6 +300,9 @@ pub(crate) struct BenchArgs {
     #[arg(long, env = "SIGLIP_BATCH_SIZE", default_value = "32", value_name = "N,…", value_delimiter = ',',
           value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) batch_size: Vec<u16>,
+    /// Keep as many engines busy at once as `serve` does: two on each card of --device, one on the processor.
+    #[arg(long, env = "SIGLIP_ALL_ENGINES")]
+    pub(crate) all_engines: bool,
     /// How long to measure each size.
     #[arg(long, env = "SIGLIP_SECONDS", default_value_t = 5.0, value_name = "S", value_parser = seconds)]
     pub(crate) seconds: f64,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use siglip::engine::{Engine, Input, Tower};
+use siglip::engine::{Engine, EngineError, EngineInfo, Input, Tower};
 use siglip::profile::Profile;
 
 use crate::args::BenchArgs;
@@ -23,13 +23,16 @@ struct Measurement {
     device: String,
     kernels: String,
     batch_size: usize,
+    /// Those that computed at once, a batch each.
+    engines: usize,
     threads: usize,
-    /// Rows over the whole time of measuring.
+    /// Rows of all engines over the whole time of measuring.
     items_per_s: f64,
-    /// Of one batch.
+    /// Of one batch, from the host's memory to the host's memory.
     p50_ms: f64,
     gflop_per_item: f64,
-    /// The best of a short run right before, with the instruction that the precision uses, on the same threads.
+    /// The best of a short run right before, with the instruction that the precision uses, on the same threads; on cards
+    /// that of one, times their number.
     peak_gflops: f64,
     fraction_of_peak: f64,
     /// From opening the model to the engine's being ready.
@@ -49,8 +52,16 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     }
     let started = Instant::now();
     let model = load::model(&args.model)?;
-    let mut engine = load::engine(&model, args.tower.into(), &options)?;
+    let tower = args.tower.into();
+    let mut engines = if args.all_engines {
+        load::engines(&model, tower, &options)?
+    } else {
+        vec![load::engine(&model, tower, &options)?]
+    };
     let load_s = started.elapsed().as_secs_f64();
+    let Some(info) = engines.first().map(|engine| engine.info().clone()) else {
+        return Err(load::no_tower(&model, tower));
+    };
 
     let mut out = std::io::stdout().lock();
     if !args.json {
@@ -58,12 +69,14 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     }
     for &batch_size in &args.batch_size {
         let batch_size = usize::from(batch_size);
-        let peak_gflops = options.measure_peak(Duration::from_millis(300))?;
-        let times = measure(engine.as_mut(), batch_size, Duration::from_secs_f64(args.seconds), || {
-            profile.as_deref().inspect(|profile| profile.reset());
-        })?;
-        let info = engine.info();
-        let items_per_s = (batch_size * times.len()) as f64 / times.iter().sum::<f64>();
+        let peak_gflops = options.measure_peak(Duration::from_millis(300))? * options.devices() as f64;
+        let batches = Batches::new(&info, batch_size);
+        for engine in &mut engines {
+            batches.run(engine.as_mut(), Duration::ZERO)?;
+        }
+        profile.as_deref().inspect(|profile| profile.reset());
+        let (times, seconds) = at_once(&mut engines, &batches, Duration::from_secs_f64(args.seconds))?;
+        let items_per_s = (batch_size * times.len()) as f64 / seconds;
         let gflop_per_item = info.flop_per_item / 1e9;
         let measurement = Measurement {
             model: model.name.clone(),
@@ -72,6 +85,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
             device: info.device.clone(),
             kernels: info.kernels.clone(),
             batch_size,
+            engines: engines.len(),
             threads: info.threads,
             items_per_s,
             p50_ms: median(times) * 1e3,
@@ -92,40 +106,67 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The seconds of each batch, over about `duration` after one batch that does not count.
-fn measure(
-    engine: &mut dyn Engine,
-    batch_size: usize,
-    duration: Duration,
-    begin: impl FnOnce(),
-) -> Result<Vec<f64>, Failure> {
-    let info = engine.info().clone();
-    let mut output = vec![0.0; batch_size * info.embedding_size];
-    let len = batch_size * info.input_len;
-    // Values spread over their whole range by a multiplicative hash: the work must not depend on lucky inputs.
-    let spread = |i: usize| (i as u32).wrapping_mul(2_654_435_761);
-    let ids: Vec<u32>;
-    let pixels: Vec<f32>;
-    let input = match info.tower {
-        Tower::Text => {
-            ids = (0..len).map(|i| spread(i) % info.vocab_size.max(1) as u32).collect();
-            Input::TokenIds(&ids)
+/// Rows that are embedded again and again.
+struct Batches {
+    tower: Tower,
+    ids: Vec<u32>,
+    pixels: Vec<f32>,
+    output_len: usize,
+}
+
+impl Batches {
+    fn new(info: &EngineInfo, batch_size: usize) -> Batches {
+        let len = batch_size * info.input_len;
+        // Values spread over their whole range by a multiplicative hash: the work must not depend on lucky inputs.
+        let spread = |i: usize| (i as u32).wrapping_mul(2_654_435_761);
+        let (mut ids, mut pixels) = (Vec::new(), Vec::new());
+        match info.tower {
+            Tower::Text => ids = (0..len).map(|i| spread(i) % info.vocab_size.max(1) as u32).collect(),
+            Tower::Vision => pixels = (0..len).map(|i| (spread(i) >> 24) as f32 / 127.5 - 1.0).collect(),
         }
-        Tower::Vision => {
-            pixels = (0..len).map(|i| (spread(i) >> 24) as f32 / 127.5 - 1.0).collect();
-            Input::PixelValues(&pixels)
-        }
-    };
-    engine.embed(input, &mut output)?;
-    begin();
-    let started = Instant::now();
-    let mut times = Vec::new();
-    while times.is_empty() || started.elapsed() < duration {
-        let batch = Instant::now();
-        engine.embed(input, &mut output)?;
-        times.push(batch.elapsed().as_secs_f64());
+        Batches { tower: info.tower, ids, pixels, output_len: batch_size * info.embedding_size }
     }
-    Ok(times)
+
+    /// The seconds of each batch, over about `duration` and of one at least.
+    fn run(&self, engine: &mut dyn Engine, duration: Duration) -> Result<Vec<f64>, EngineError> {
+        let input = match self.tower {
+            Tower::Text => Input::TokenIds(&self.ids),
+            Tower::Vision => Input::PixelValues(&self.pixels),
+        };
+        let mut output = vec![0.0; self.output_len];
+        let started = Instant::now();
+        let mut times = Vec::new();
+        while times.is_empty() || started.elapsed() < duration {
+            let batch = Instant::now();
+            engine.embed(input, &mut output)?;
+            times.push(batch.elapsed().as_secs_f64());
+        }
+        Ok(times)
+    }
+}
+
+/// Keeps all engines busy for about `duration`, the first on this thread: the seconds of each batch, and of all.
+fn at_once(
+    engines: &mut [Box<dyn Engine>],
+    batches: &Batches,
+    duration: Duration,
+) -> Result<(Vec<f64>, f64), EngineError> {
+    let started = Instant::now();
+    let times = std::thread::scope(|scope| {
+        let mut engines = engines.iter_mut();
+        let first = engines.next();
+        let others: Vec<_> =
+            engines.map(|engine| scope.spawn(|| batches.run(engine.as_mut(), duration))).collect();
+        let mut times = first.map_or(Ok(Vec::new()), |engine| batches.run(engine.as_mut(), duration))?;
+        for other in others {
+            match other.join() {
+                Ok(more) => times.extend(more?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok::<_, EngineError>(times)
+    })?;
+    Ok((times, started.elapsed().as_secs_f64()))
 }
 
 /// Where the time of a run went; "waiting" is the part of it that the threads of a phase wait for the last of them.
@@ -157,17 +198,18 @@ fn median(mut times: Vec<f64>) -> f64 {
 }
 
 impl Measurement {
-    const HEADER: &str = "model                    tower   precision  kernels      batch  items/s    p50 ms  \
+    const HEADER: &str = "model                    tower   precision  kernels      batch  engines  items/s    p50 ms  \
                           GFLOP/s  of peak  load s   RSS MB";
 
     fn row(&self) -> String {
         format!(
-            "{:<24} {:<7} {:<10} {:<12} {:>5} {:>8.2} {:>9.2} {:>8.0} {:>7.1}% {:>7.2} {:>8.0}",
+            "{:<24} {:<7} {:<10} {:<12} {:>5} {:>8} {:>8.2} {:>9.2} {:>8.0} {:>7.1}% {:>7.2} {:>8.0}",
             self.model,
             self.tower,
             self.precision,
             self.kernels,
             self.batch_size,
+            self.engines,
             self.items_per_s,
             self.p50_ms,
             self.items_per_s * self.gflop_per_item,
@@ -180,5 +222,75 @@ impl Measurement {
     fn json(&self) -> String {
         // Strings and finite numbers: serialising them cannot fail.
         serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use siglip::engine::Precision;
+
+    use super::*;
+
+    /// An engine whose batches end only when another one's does, or that refuses them.
+    struct Other {
+        info: EngineInfo,
+        together: Option<Arc<Barrier>>,
+    }
+
+    impl Engine for Other {
+        fn info(&self) -> &EngineInfo {
+            &self.info
+        }
+
+        fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
+            assert!(matches!(input, Input::TokenIds(ids) if ids.len() == 6 && ids.iter().all(|id| *id < 10)));
+            assert_eq!(output.len(), 4);
+            let Some(together) = &self.together else { return Err(EngineError::NotFinite { row: 0 }) };
+            together.wait();
+            Ok(())
+        }
+    }
+
+    fn engine(together: Option<&Arc<Barrier>>) -> Box<dyn Engine> {
+        let info = EngineInfo {
+            tower: Tower::Text,
+            device: "none".into(),
+            card_uuid: None,
+            precision: Precision::F32,
+            kernels: String::new(),
+            threads: 1,
+            max_batch_size: 2,
+            input_len: 3,
+            vocab_size: 10,
+            embedding_size: 2,
+            weights_bytes: 0,
+            scratch_bytes: 0,
+            flop_per_item: 1.0,
+        };
+        Box::new(Other { info, together: together.cloned() })
+    }
+
+    #[test]
+    fn all_engines_compute_at_once() {
+        let together = Arc::new(Barrier::new(3));
+        let mut engines: Vec<_> = (0..3).map(|_| engine(Some(&together))).collect();
+        let batches = Batches::new(engines[0].info(), 2);
+        let (times, seconds) = at_once(&mut engines, &batches, Duration::ZERO).unwrap();
+        assert_eq!(times.len(), 3);
+        assert!(times.iter().all(|time| *time <= seconds));
+    }
+
+    #[test]
+    fn an_engine_that_fails_ends_the_measurement() {
+        let together = Arc::new(Barrier::new(1));
+        for failing in [0, 1] {
+            let mut engines = vec![engine(Some(&together)), engine(Some(&together))];
+            engines[failing] = engine(None);
+            let batches = Batches::new(engines[0].info(), 2);
+            let error = at_once(&mut engines, &batches, Duration::ZERO).unwrap_err();
+            assert!(matches!(error, EngineError::NotFinite { row: 0 }));
+        }
     }
 }

@@ -87,6 +87,14 @@ impl EngineOptions {
         }
     }
 
+    /// How many devices compute: the processor, or the cards that were asked for.
+    pub(crate) fn devices(&self) -> usize {
+        match self {
+            EngineOptions::Cpu(_) => 1,
+            EngineOptions::Cuda(cards) => cards.cards.len(),
+        }
+    }
+
     /// The peak of one device's matrix products in this precision, in GFLOP/s, measured for about `duration`.
     pub(crate) fn measure_peak(&self, duration: Duration) -> Result<f64, Failure> {
         Ok(match self {

@@ -85,7 +85,8 @@ pub(crate) fn engines(
 /// One batch computes, and one is copied and queued behind it.
 const ENGINES_OF_A_CARD: usize = 2;
 
-const ONE_CARD: &str = "only `serve` computes on several cards: name one here, e.g. --device cuda:0";
+const ONE_CARD: &str =
+    "only `serve` and `bench --all-engines` compute on several cards: name one here, e.g. --device cuda:0";
 
 fn cpu_engine(
     model: &Model,

@@ -308,10 +308,10 @@ unsafe fn weights<P: Path>(
     // SAFETY: the scores are there, and there is room for factors of the widest panel.
     unsafe {
         match vectors {
-            4 => exponentials::<P::Attention, 4>(&columns),
-            3 => exponentials::<P::Attention, 3>(&columns),
-            2 => exponentials::<P::Attention, 2>(&columns),
-            _ => exponentials::<P::Attention, 1>(&columns),
+            4 => exponentials::<P, 4>(&columns),
+            3 => exponentials::<P, 3>(&columns),
+            2 => exponentials::<P, 2>(&columns),
+            _ => exponentials::<P, 1>(&columns),
         }
     }
 }

@@ -421,7 +421,7 @@ pub(crate) unsafe fn finish<P: Path, const MG: usize, const NV: usize>(
                         let row = row + g * P::ROWS;
                         let x = P::Simd::add(columns.value(sums[v], row, part), bias);
                         let out = out.add(inner_layout::<P>().row::<P::Inner>(row, stride) + v * lanes);
-                        P::store(out, gelu::<P::Simd, P::Inner>(x));
+                        P::store(out, gelu::<P>(x));
                     }
                 }
             }

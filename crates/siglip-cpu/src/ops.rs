@@ -3,10 +3,10 @@
 use crate::path::{Element, MAX_STEP, Path, RowScale, Vector, lanes};
 use crate::simd::Simd;
 
-/// `2^x`, as exact as a `T` needs it: 2^round(x) times a polynomial over [-0.5, 0.5]. |x| < 126, or any finite x where
-/// vectors [saturate](Simd::SATURATES).
+/// `2^x`, as exact as a path [needs](Path::SHORT) it: 2^round(x) times a polynomial over [-0.5, 0.5]. |x| < 126, or any finite x
+/// where vectors [saturate](Simd::SATURATES).
 #[inline(always)]
-pub(crate) unsafe fn exp2<S: Simd, T: Element>(x: S::V) -> S::V {
+unsafe fn exp2<P: Path>(x: Vector<P>) -> Vector<P> {
     // Minimax coefficients of 2^f over [-0.5, 0.5], constant first: relative errors of 2e-9 before rounding, and 7.5e-5.
     const EXACT: [f32; 7] = [
         1.0,
@@ -18,18 +18,18 @@ pub(crate) unsafe fn exp2<S: Simd, T: Element>(x: S::V) -> S::V {
         0.000_153_592_18,
     ];
     const SHORT: [f32; 4] = [0.999_928_06, 0.693_261, 0.242_611_13, 0.055_171_67];
-    let coefficients = if T::SHORT { SHORT.as_slice() } else { EXACT.as_slice() };
+    let coefficients = if P::SHORT { SHORT.as_slice() } else { EXACT.as_slice() };
     // SAFETY: the caller enables the instructions.
     unsafe {
-        let n = S::round(x);
-        let f = S::sub(x, n);
+        let n = P::Simd::round(x);
+        let f = P::Simd::sub(x, n);
         let mut i = coefficients.len() - 1;
-        let mut p = S::splat(coefficients[i]);
+        let mut p = P::Simd::splat(coefficients[i]);
         while i > 0 {
             i -= 1;
-            p = S::mul_add(p, f, S::splat(coefficients[i]));
+            p = P::Simd::mul_add(p, f, P::Simd::splat(coefficients[i]));
         }
-        S::scale_by_power_of_two(p, n)
+        P::Simd::scale_by_power_of_two(p, n)
     }
 }
 
@@ -47,28 +47,28 @@ pub(crate) unsafe fn weight_of_score<P: Path>(
     // SAFETY: the caller enables the instructions.
     unsafe {
         let exponent = P::Simd::mul_add(score, scale, offset);
-        exp2::<P::Simd, P::Inner>(P::Simd::max(P::Simd::splat(LEAST_EXPONENT), exponent))
+        exp2::<P>(P::Simd::max(P::Simd::splat(LEAST_EXPONENT), exponent))
     }
 }
 
 /// GELU in its tanh form (Hendrycks and Gimpel, 2016; `gelu_pytorch_tanh`), as `x · sigmoid(2u)` with
 /// `u = sqrt(2/π) (x + 0.044715 x³)`: the same function as `x/2 · (1 + tanh u)`, with one exponential. As exact as a
-/// `T` needs it.
+/// path [needs](Path::SHORT) it.
 #[inline(always)]
-pub(crate) unsafe fn gelu<S: Simd, T: Element>(x: S::V) -> S::V {
+pub(crate) unsafe fn gelu<P: Path>(x: Vector<P>) -> Vector<P> {
     const A: f32 = -2.0 * 0.797_884_6 * std::f32::consts::LOG2_E;
     const B: f32 = A * 0.044715;
     // SAFETY: the caller enables the instructions.
     unsafe {
-        let inner = S::mul_add(S::mul(x, x), S::splat(B), S::splat(A));
+        let inner = P::Simd::mul_add(P::Simd::mul(x, x), P::Simd::splat(B), P::Simd::splat(A));
         // Beyond ±120 the sigmoid is 0 or 1 to the last bit. The clamp keeps exp2 within its range.
-        let mut exponent = S::max(S::splat(LEAST_EXPONENT), S::mul(x, inner));
-        if !(S::SATURATES && T::SHORT) {
+        let mut exponent = P::Simd::max(P::Simd::splat(LEAST_EXPONENT), P::Simd::mul(x, inner));
+        if !(P::Simd::SATURATES && P::SHORT) {
             // And infinity from the exact reciprocal.
-            exponent = S::min(exponent, S::splat(-LEAST_EXPONENT));
+            exponent = P::Simd::min(exponent, P::Simd::splat(-LEAST_EXPONENT));
         }
-        let sum = S::add(exp2::<S, T>(exponent), S::splat(1.0));
-        S::mul(x, if T::SHORT { S::short_reciprocal(sum) } else { S::reciprocal(sum) })
+        let sum = P::Simd::add(exp2::<P>(exponent), P::Simd::splat(1.0));
+        P::Simd::mul(x, if P::SHORT { P::Simd::short_reciprocal(sum) } else { P::Simd::reciprocal(sum) })
     }
 }
 
@@ -324,7 +324,7 @@ pub(crate) struct Exponentials {
 /// As for [`layer_norm`].
 #[inline(always)]
 pub(crate) unsafe fn exponentials<P: Path, const NV: usize>(columns: &Exponentials) {
-    let lanes = lanes::<P>();
+    let (lanes, step) = (lanes::<P>(), P::Attention::STEP);
     let score = |key: usize, v: usize| columns.scores.wrapping_add((key * NV + v) * lanes);
     // SAFETY: `key < keys` and `v < NV`.
     unsafe {
@@ -340,9 +340,9 @@ pub(crate) unsafe fn exponentials<P: Path, const NV: usize>(columns: &Exponentia
         for offset in &mut powers.offsets {
             *offset = P::Simd::mul(*offset, negative);
         }
-        let whole = columns.keys / P::STEP * P::STEP;
-        for key in (0..whole).step_by(P::STEP) {
-            powers.step(columns.scores, key, P::STEP);
+        let whole = columns.keys / step * step;
+        for key in (0..whole).step_by(step) {
+            powers.step(columns.scores, key, step);
         }
         if whole < columns.keys {
             powers.step(columns.scores, whole, columns.keys - whole);
@@ -378,7 +378,7 @@ impl<P: Path, const NV: usize> Powers<P, NV> {
             }
             let step = scores.cast::<P::Inner>().add(key * NV * lanes);
             for (v, weights) in weights.into_iter().enumerate() {
-                P::store_step(step.add(v * lanes * P::STEP), weights);
+                P::Attention::store_step(step.add(v * lanes * P::Attention::STEP), weights);
             }
         }
     }

@@ -122,6 +122,7 @@ impl<const WHERE: u8> Path for Broken<WHERE> {
 
     const STEP: usize = Right::STEP;
     const MAX_VECTORS: usize = Right::MAX_VECTORS;
+    const SHORT: bool = false;
     const FUSED: bool = Right::FUSED;
 
     fn convert(row: &[f32], converted: &mut [f32]) -> ColumnScale {

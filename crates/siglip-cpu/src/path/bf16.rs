@@ -20,6 +20,7 @@ impl<D: Bf16Dot> Path for Bf16<D> {
     type Sum = D::Sums;
 
     const STEP: usize = D::STEP;
+    const SHORT: bool = true;
     const ROWS: usize = D::ROWS;
     const MAX_VECTORS: usize = D::MAX_VECTORS;
     const FUSED: bool = true;

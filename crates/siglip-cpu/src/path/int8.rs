@@ -34,6 +34,7 @@ where
     const FUSED: bool = D::FUSED;
     const LAYOUT: Layout = D::LAYOUT;
     const QUANTIZED: bool = true;
+    const SHORT: bool = true;
     // Where a step is one instruction, it multiplies at least twice as many values as one in a floating-point format.
     const SCORES: bool = D::FUSED && matches!(D::LAYOUT, Layout::Rows) && D::MAX_VECTORS >= A::MAX_VECTORS;
 

@@ -60,6 +60,9 @@ pub(crate) trait Path: Copy + 'static {
     /// [`crate::ops::quantize`]. Where they are not, `Activation` and `Inner` are the same format.
     const QUANTIZED: bool = false;
 
+    /// Whether what functions give is rounded so far, to bf16 or 8 bits, that 13 of their bits are enough.
+    const SHORT: bool;
+
     /// Whether attention's scores are computed on this path, and not on that for attention: see [`crate::scores`].
     const SCORES: bool = false;
 
@@ -245,8 +248,6 @@ pub(crate) const fn lanes<P: Path>() -> usize {
 
 /// A floating-point format in memory.
 pub(crate) trait Element: Plain + Default {
-    /// Whether so few bits are held that functions need only 13 of theirs to be right.
-    const SHORT: bool;
     /// Rounds to nearest, ties to even.
     fn from_f32(x: f32) -> Self;
     /// Exact.
@@ -268,7 +269,6 @@ fn convert_floats<T: Element>(row: &[f32], converted: &mut [T]) -> ColumnScale {
 }
 
 impl Element for f32 {
-    const SHORT: bool = false;
     #[inline(always)]
     fn from_f32(x: f32) -> f32 {
         x
@@ -286,7 +286,6 @@ impl Element for f32 {
 
 /// bfloat16 as its bits.
 impl Element for u16 {
-    const SHORT: bool = true;
     #[inline(always)]
     fn from_f32(x: f32) -> u16 {
         // Branch-free so that packing vectorises. NaN keeps its high bits and gains a quiet one, whatever its payload.

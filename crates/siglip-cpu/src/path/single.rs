@@ -26,6 +26,7 @@ impl<S: Simd, W: Element> Path for Single<S, W> {
     type Sum = S::V;
 
     const STEP: usize = 1;
+    const SHORT: bool = false;
     const MAX_VECTORS: usize = S::MAX_VECTORS;
     const FUSED: bool = S::FUSED;
     const WIDENED: bool = size_of::<W>() < size_of::<f32>();

@@ -37,6 +37,7 @@ pub(super) fn check_attention<P: Kernels>() {
         let tolerance = match size_of::<P::Inner>() {
             _ if in_8_bits::<P>(keys, head_dim) => 2e-2,
             2 => 1e-2,
+            _ if P::SHORT => 1e-4,
             _ => 2e-6,
         };
         for query in 0..queries {
