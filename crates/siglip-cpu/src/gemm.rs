@@ -11,7 +11,8 @@
 //!   for each block of MR rows                     the rows' activations stay in L1
 //!     acc[MR][NV] = 0                             24 of the 32 vector registers (AVX-512)
 //!     for k in 0..K step STEP                     b = NV vectors of the panel, then MR broadcasts of the rows
-//!       acc[r][v] += a[r][k..k+STEP] · b[v]       and one prefetch of the panel that this thread will need next
+//!       acc[r][v] += a[r][k..k+STEP] · b[v]       meanwhile fetched: the panel some steps on into L1, and into L2, evenly, the
+//!                                                 panel that this thread will need next and the rows that it stores
 //!     epilogue(acc)                               bias, GELU, residual, conversion: straight from registers
 //! ```
 //!
