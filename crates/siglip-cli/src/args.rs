@@ -95,8 +95,8 @@ impl ServedModelArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EngineArgs {
     /// Where to compute: auto, cpu, cuda, or cuda:N for the card N. `auto` takes the first NVIDIA card that can be used,
-    /// or else the processor. `serve` and `bench --all-engines` also take several
-    /// cards, cuda:0,1 or cuda:all.
+    /// or else the processor. `serve` and `bench --all-engines` also take several cards, cuda:0,1
+    /// or cuda:all.
     #[arg(long, env = "SIGLIP_DEVICE", default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: Device,
     /// The number format of matrix products: f32, bf16 or int8 on the processor, bf16, f16, f32, or from compute capability
