@@ -31,9 +31,10 @@ struct Measurement {
     /// Of one batch, from the host's memory to the host's memory.
     p50_ms: f64,
     gflop_per_item: f64,
-    /// The best of a short run right before, with the instruction that the precision uses, on the same threads; on cards
-    /// that of one, times their number.
+    /// With the instruction that the precision uses, on the same threads: the best of a short run before and after every
+    /// [`STRETCH`], of which this is the median. On cards of one run before, on one of them, times their number.
     peak_gflops: f64,
+    /// Of the processor the median of what it was in each stretch, of the peaks before and after.
     fraction_of_peak: f64,
     /// From opening the model to the engine's being ready.
     load_s: f64,
@@ -69,15 +70,32 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     }
     for &batch_size in &args.batch_size {
         let batch_size = usize::from(batch_size);
-        let peak_gflops = options.measure_peak(Duration::from_millis(300))? * options.devices() as f64;
         let batches = Batches::new(&info, batch_size);
         for engine in &mut engines {
             batches.run(engine.as_mut(), Duration::ZERO)?;
         }
-        profile.as_deref().inspect(|profile| profile.reset());
-        let (times, seconds) = at_once(&mut engines, &batches, Duration::from_secs_f64(args.seconds))?;
-        let items_per_s = (batch_size * times.len()) as f64 / seconds;
+        let duration = Duration::from_secs_f64(args.seconds);
         let gflop_per_item = info.flop_per_item / 1e9;
+        let flop = batch_size as f64 * gflop_per_item;
+        profile.as_deref().inspect(|profile| profile.reset());
+        let (times, seconds, peak_gflops, fraction_of_peak) = match (&options, engines.as_mut_slice()) {
+            (EngineOptions::Cpu(_), [engine]) => {
+                let stretches =
+                    in_turns(engine.as_mut(), &batches, duration, || options.measure_peak(BURST))?;
+                let fractions = stretches.iter().map(|stretch| stretch.fraction_of_peak(flop)).collect();
+                let times: Vec<f64> = stretches.iter().flat_map(|stretch| &stretch.times).copied().collect();
+                let peaks = stretches.iter().flat_map(|stretch| stretch.peaks).collect();
+                let seconds = times.iter().sum();
+                (times, seconds, median(peaks), median(fractions))
+            }
+            _ => {
+                let peak = options.measure_peak(Duration::from_millis(300))? * options.devices() as f64;
+                let (times, seconds) = at_once(&mut engines, &batches, duration)?;
+                let gflops = times.len() as f64 * flop / seconds;
+                (times, seconds, peak, gflops / peak)
+            }
+        };
+        let items_per_s = (batch_size * times.len()) as f64 / seconds;
         let measurement = Measurement {
             model: model.name.clone(),
             tower: info.tower.to_string(),
@@ -91,7 +109,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
             p50_ms: median(times) * 1e3,
             gflop_per_item,
             peak_gflops,
-            fraction_of_peak: items_per_s * gflop_per_item / peak_gflops,
+            fraction_of_peak,
             load_s,
             rss_mb: megabytes("/proc/self/status", "VmHWM"),
         };
@@ -143,6 +161,46 @@ impl Batches {
         }
         Ok(times)
     }
+}
+
+/// How long the processor's peak is measured, and for how long batches follow each other before it is once more: the clock of
+/// a shared machine is another one every few seconds.
+const BURST: Duration = Duration::from_millis(20);
+const STRETCH: Duration = Duration::from_millis(100);
+
+/// Batches one after the other.
+struct Stretch {
+    /// The seconds of each.
+    times: Vec<f64>,
+    /// The processor's peak before and after, in GFLOP/s.
+    peaks: [f64; 2],
+}
+
+impl Stretch {
+    /// Where a batch is `gflop` thousand million operations.
+    fn fraction_of_peak(&self, gflop: f64) -> f64 {
+        let rate = gflop * self.times.len() as f64 / self.times.iter().sum::<f64>();
+        rate * 2.0 / self.peaks.iter().sum::<f64>()
+    }
+}
+
+/// Batches of about `duration` in all on one engine, in stretches, and the peak before and after each.
+fn in_turns<E: From<EngineError>>(
+    engine: &mut dyn Engine,
+    batches: &Batches,
+    duration: Duration,
+    measure_peak: impl Fn() -> Result<f64, E>,
+) -> Result<Vec<Stretch>, E> {
+    let mut stretches = Vec::new();
+    let (mut seconds, mut before) = (0.0, measure_peak()?);
+    while stretches.is_empty() || seconds < duration.as_secs_f64() {
+        let times = batches.run(engine, STRETCH.min(duration))?;
+        let after = measure_peak()?;
+        seconds += times.iter().sum::<f64>();
+        stretches.push(Stretch { times, peaks: [before, after] });
+        before = after;
+    }
+    Ok(stretches)
 }
 
 /// Keeps all engines busy for about `duration`, the first on this thread: the seconds of each batch, and of all.
@@ -270,6 +328,27 @@ mod tests {
             flop_per_item: 1.0,
         };
         Box::new(Other { info, together: together.cloned() })
+    }
+
+    #[test]
+    fn the_peak_is_measured_around_every_stretch() {
+        let together = Arc::new(Barrier::new(1));
+        let mut engine = engine(Some(&together));
+        let batches = Batches::new(engine.info(), 2);
+        let (duration, peak) = (Duration::from_millis(5), std::cell::Cell::new(0.0));
+        let measure = || {
+            peak.set(peak.get() + 1.0);
+            Ok::<_, EngineError>(peak.get())
+        };
+        let stretches = in_turns(engine.as_mut(), &batches, duration, measure).unwrap();
+        let seconds: f64 = stretches.iter().flat_map(|stretch| &stretch.times).sum();
+        assert!(seconds >= duration.as_secs_f64());
+        for (i, stretch) in stretches.iter().enumerate() {
+            assert_eq!(stretch.peaks, [1.0 + i as f64, 2.0 + i as f64]);
+        }
+
+        let stretch = Stretch { times: vec![0.5, 1.5], peaks: [3.0, 5.0] };
+        assert_eq!(stretch.fraction_of_peak(2.0), 0.5);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use siglip::engine::Precision;
-use siglip_cpu::bench::{Work, prepare};
+use siglip_cpu::bench::{End, Work, prepare};
 use siglip_cpu::{Isa, Options, Pool, measure_peak};
 
 fn main() {
@@ -20,7 +20,12 @@ fn main() {
 }
 
 /// The layers of a block: q, k and v; attention's output; the MLP.
-const LAYERS: [(usize, usize); 4] = [(1152, 3456), (1152, 1152), (1152, 4304), (4304, 1152)];
+const LAYERS: [(usize, usize, End); 4] = [
+    (1152, 3456, End::Store),
+    (1152, 1152, End::Accumulate),
+    (1152, 4304, End::Gelu),
+    (4304, 1152, End::Accumulate),
+];
 
 #[divan::bench(args = linear_cases(), max_time = 0.5)]
 fn linear(bencher: Bencher<'_, '_>, case: &Case) {
@@ -30,7 +35,7 @@ fn linear(bencher: Bencher<'_, '_>, case: &Case) {
 /// 1, 8 and 32 texts.
 fn linear_cases() -> Vec<Case> {
     let shapes = [64, 512, 2048].into_iter().flat_map(|rows| LAYERS.map(|layer| (rows, layer)));
-    cases(shapes.map(|(rows, (k, columns))| Work::Linear { rows, k, columns, gelu: columns > 4000 }))
+    cases(shapes.map(|(rows, (k, columns, end))| Work::Linear { rows, k, columns, end }))
 }
 
 #[divan::bench(args = cases([64, 729].map(|positions| Work::Attention { positions, head_dim: 72 })), max_time = 0.5)]

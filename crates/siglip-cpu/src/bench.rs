@@ -29,8 +29,8 @@ pub enum Work {
         k: usize,
         /// Values of an output row.
         columns: usize,
-        /// Whether GELU follows; else the output is stored as it is.
-        gelu: bool,
+        /// What becomes of the output.
+        end: End,
     },
     /// One head of one item.
     Attention {
@@ -53,6 +53,17 @@ pub enum Work {
         /// The layer's columns.
         columns: usize,
     },
+}
+
+/// What becomes of a layer's output.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// It is stored as it is.
+    Store,
+    /// Its GELU is.
+    Gelu,
+    /// It is added to what is there.
+    Accumulate,
 }
 
 impl Work {
@@ -95,7 +106,7 @@ impl Task for Prepare {
     type Output = Result<Box<dyn FnMut()>, BuildError>;
     fn run<P: Kernels>(self) -> Self::Output {
         Ok(match self.work {
-            Work::Linear { rows, k, columns, gelu } => linear::<P>(self.pool, rows, (k, columns), gelu)?,
+            Work::Linear { rows, k, columns, end } => linear::<P>(self.pool, rows, (k, columns), end)?,
             Work::Attention { positions, head_dim } => attention::<P>(positions, head_dim)?,
             Work::LayerNorm { rows, size } => layer_norm::<P>(rows, size),
             Work::Pack { k, columns } => pack::<P>(k, columns),
@@ -135,7 +146,7 @@ fn linear<P: Kernels>(
     pool: Arc<Pool>,
     rows: usize,
     (k, columns): (usize, usize),
-    gelu: bool,
+    end: End,
 ) -> std::io::Result<Box<dyn FnMut()>> {
     let (weight, bias) = tensors(k, columns);
     let packed = Packed::<P>::new(&[Columns { weight: &weight, bias: &bias, rows: 0..columns }], 1)?;
@@ -150,19 +161,25 @@ fn linear<P: Kernels>(
     }
     let scales = vec![RowScale { scale: 1.0 / 128.0, offset: -1.0 }; rows];
     let mut output = Buffer::<P::Inner>::scratch(P::LAYOUT.rows(rows) * padded(columns))?;
+    let mut sums = Buffer::<f32>::zeroed(rows * padded(columns))?;
     let mut workspace = Buffer::<u32>::scratch(workspace_size::<P>(rows, padded(k)))?;
     let mut counter = Counter::default();
     Ok(Box::new(move || {
         counter.reset();
         let stride = padded(columns);
         let out = crate::tower::Shared(output.as_mut_ptr());
+        let sums = crate::tower::Shared(sums.as_mut_ptr());
         let input = Rows { first: input.as_ptr(), stride: padded(k), count: rows, scales: scales.as_ptr() };
         let input = SharedRows(input);
         let workspace = crate::tower::Shared(workspace.as_mut_ptr());
         let (packed, counters) = (&packed, std::slice::from_ref(&counter));
         pool.run(move |worker| {
             let (out, input) = (out.pointer(), input.rows());
-            let target = if gelu { Target::Gelu { out, stride } } else { Target::Store { out, stride } };
+            let target = match end {
+                End::Store => Target::Store { out, stride },
+                End::Gelu => Target::Gelu { out, stride },
+                End::Accumulate => Target::Accumulate { out: sums.pointer(), stride },
+            };
             // SAFETY: input and output hold these rows, padded; `dispatch` checked the instructions.
             unsafe {
                 P::enter();

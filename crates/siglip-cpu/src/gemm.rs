@@ -23,7 +23,7 @@
 //! Every element of the result is one chain of additions over k in ascending order, whatever the block's height or
 //! width, so a row's bits do not depend on which rows stand beside it.
 
-use crate::ops::gelu;
+use crate::gelu::gelu;
 use crate::path::{ColumnScales, Path, RowScale, Vector, inner_layout, lanes};
 use crate::simd::Simd;
 
@@ -252,24 +252,35 @@ unsafe fn block<P: Path, const STEPS: bool, const KEEP: bool, const MG: usize, c
         };
         let mut output = OutputRows::new(product, row);
         let (fetches, rows) = fetches(product, MG * P::ROWS);
-        let pairs = product.steps / 2;
+        // What is due is looked up between loops and not in one: a loop over steps has no register to spare.
+        let last = product.steps.saturating_sub(STEPS_AHEAD) / 2;
         let mut sums = [[P::zero_sum(); NV]; MG];
         let mut k = 0;
         for fetch in 0..=fetches {
             if fetch < fetches {
                 output.fetch(rows);
             }
-            // What is due is looked up between the loops and not in one: a loop over steps has no register to spare.
-            let end = 2 * (pairs * (fetch + 1) / (fetches + 1));
+            let end = 2 * (last * (fetch + 1) / (fetches + 1));
             while k < end {
                 ahead.turn();
-                step::<P, KEEP, MG, NV>(&mut sums, a, product, k);
-                step::<P, KEEP, MG, NV>(&mut sums, a, product, k + 1);
+                step::<P, KEEP, MG, NV>(&mut sums, a, product, k, STEPS_AHEAD as isize);
+                step::<P, KEEP, MG, NV>(&mut sums, a, product, k + 1, STEPS_AHEAD as isize);
                 k += 2;
             }
         }
+        // Behind the last step comes the next block's first: the same of the panel, of other rows.
+        let back = STEPS_AHEAD as isize - product.steps as isize;
+        for group in 0..MG {
+            prefetch_near(a.first.wrapping_add((MG + group) * a.stride), 1);
+        }
+        while k + 1 < product.steps {
+            ahead.turn();
+            step::<P, KEEP, MG, NV>(&mut sums, a, product, k, back);
+            step::<P, KEEP, MG, NV>(&mut sums, a, product, k + 1, back);
+            k += 2;
+        }
         if k < product.steps {
-            step::<P, KEEP, MG, NV>(&mut sums, a, product, k);
+            step::<P, KEEP, MG, NV>(&mut sums, a, product, k, back);
         }
         finish::<P, MG, NV>(product, row, 0, sums);
         if P::ROWS == 2 && filled == 2 {
@@ -282,12 +293,13 @@ unsafe fn block<P: Path, const STEPS: bool, const KEEP: bool, const MG: usize, c
 ///
 /// What the epilogue adds to is asked for at once: nothing before the block's end reads it. Where many values are only stored,
 /// the stores would take all fill buffers at once and leave none for the next block's operands, so they are asked for evenly
-/// over the block. GELU takes so long that its stores are far apart anyway.
+/// over the block. GELU keeps its stores apart; only where blocks are short, as in 8 bits, are they worth asking for.
 #[inline(always)]
 fn fetches<P: Path>(product: &Product<P>, rows: usize) -> (usize, usize) {
     match product.epilogue {
         Epilogue::Accumulate { .. } => (1, rows),
         Epilogue::Store { .. } => (rows, 1),
+        Epilogue::Gelu { .. } if P::QUANTIZED => (rows, 1),
         Epilogue::Gelu { .. } | Epilogue::StoreF32 { .. } | Epilogue::Sums { .. } => (0, 0),
     }
 }
@@ -350,6 +362,7 @@ unsafe fn step<P: Path, const KEEP: bool, const MG: usize, const NV: usize>(
     a: Groups<P::Activation>,
     product: &Product<P>,
     k: usize,
+    near: isize,
 ) {
     // SAFETY: as for `block`.
     unsafe {
@@ -374,7 +387,8 @@ unsafe fn step<P: Path, const KEEP: bool, const MG: usize, const NV: usize>(
         for (v, weights) in weights.iter_mut().enumerate().skip(1) {
             *weights = P::load_weights(b.add(v * lanes::<P>() * P::STEP));
         }
-        prefetch_near(b.wrapping_add(STEPS_AHEAD * NV * lanes::<P>() * P::STEP), NV * lanes::<P>() * P::STEP);
+        let values = NV * lanes::<P>() * P::STEP;
+        prefetch_near(b.wrapping_offset(near * values as isize), values);
         if KEEP {
             for (v, weights) in weights.iter().enumerate() {
                 P::store_widened(product.widened.add((k * NV + v) * lanes::<P>()), *weights);
@@ -544,7 +558,8 @@ pub(crate) fn prefetch_values<T>(first: *const T, count: usize) {
     }
 }
 
-/// How many steps ahead a panel's lines are asked for into L1. An Intel processor does not fetch them early enough by itself.
+/// How many steps ahead a panel's lines are asked for into L1; the last of a block ask for those of the next block's first. An
+/// Intel processor does not fetch them early enough by itself.
 const STEPS_AHEAD: usize = 8;
 
 /// Asks for the lines of `count` values into L1, on x86-64.

@@ -1,12 +1,11 @@
-//! Everything between the matrix products: exponential, GELU, softmax's exponentials, layer norm. Written once over [`Simd`].
+//! Everything between the matrix products but GELU: exponential, softmax's exponentials, layer norm. Written once over [`Simd`].
 
 use crate::path::{Element, MAX_STEP, Path, RowScale, Vector, lanes};
 use crate::simd::Simd;
 
-/// `2^x`, as exact as a path [needs](Path::SHORT) it: 2^round(x) times a polynomial over [-0.5, 0.5]. |x| < 126, or any finite x
-/// where vectors [saturate](Simd::SATURATES).
+/// `2^x`, as exact as a path [needs](Path::SHORT) it: 2^round(x) times a polynomial over [-0.5, 0.5]. |x| < 126.
 #[inline(always)]
-unsafe fn exp2<P: Path>(x: Vector<P>) -> Vector<P> {
+pub(crate) unsafe fn exp2<P: Path>(x: Vector<P>) -> Vector<P> {
     // Minimax coefficients of 2^f over [-0.5, 0.5], constant first: relative errors of 2e-9 before rounding, and 7.5e-5.
     const EXACT: [f32; 7] = [
         1.0,
@@ -34,8 +33,8 @@ unsafe fn exp2<P: Path>(x: Vector<P>) -> Vector<P> {
 }
 
 /// Where exponents of [`exp2`] are cut off: what is smaller counts for nothing beside one, and from 2^-126 on a result has
-/// no full exponent, of which Intel's processors make 160 cycles even where they saturate.
-const LEAST_EXPONENT: f32 = -120.0;
+/// no full exponent, of which Intel's processors make 160 cycles.
+pub(crate) const LEAST_EXPONENT: f32 = -120.0;
 
 /// Softmax's exponential of one score, `2^(score · scale + offset)`, at most one.
 #[inline(always)]
@@ -48,27 +47,6 @@ pub(crate) unsafe fn weight_of_score<P: Path>(
     unsafe {
         let exponent = P::Simd::mul_add(score, scale, offset);
         exp2::<P>(P::Simd::max(P::Simd::splat(LEAST_EXPONENT), exponent))
-    }
-}
-
-/// GELU in its tanh form (Hendrycks and Gimpel, 2016; `gelu_pytorch_tanh`), as `x · sigmoid(2u)` with
-/// `u = sqrt(2/π) (x + 0.044715 x³)`: the same function as `x/2 · (1 + tanh u)`, with one exponential. As exact as a
-/// path [needs](Path::SHORT) it.
-#[inline(always)]
-pub(crate) unsafe fn gelu<P: Path>(x: Vector<P>) -> Vector<P> {
-    const A: f32 = -2.0 * 0.797_884_6 * std::f32::consts::LOG2_E;
-    const B: f32 = A * 0.044715;
-    // SAFETY: the caller enables the instructions.
-    unsafe {
-        let inner = P::Simd::mul_add(P::Simd::mul(x, x), P::Simd::splat(B), P::Simd::splat(A));
-        // Beyond ±120 the sigmoid is 0 or 1 to the last bit. The clamp keeps exp2 within its range.
-        let mut exponent = P::Simd::max(P::Simd::splat(LEAST_EXPONENT), P::Simd::mul(x, inner));
-        if !(P::Simd::SATURATES && P::SHORT) {
-            // And infinity from the exact reciprocal.
-            exponent = P::Simd::min(exponent, P::Simd::splat(-LEAST_EXPONENT));
-        }
-        let sum = P::Simd::add(exp2::<P>(exponent), P::Simd::splat(1.0));
-        P::Simd::mul(x, if P::SHORT { P::Simd::short_reciprocal(sum) } else { P::Simd::reciprocal(sum) })
     }
 }
 

@@ -14,7 +14,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     // 6 x 4 sums, 4 weights, 1 activation: 29 of 32 registers.
     const MAX_VECTORS: usize = 4;
-    const SATURATES: bool = true;
+    const TABLES: bool = true;
     type V = __m512;
 
     #[inline(always)]
@@ -73,16 +73,20 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn short_reciprocal(a: __m512) -> __m512 {
-        unsafe { _mm512_rcp14_ps(a) }
-    }
-    #[inline(always)]
     unsafe fn round(a: __m512) -> __m512 {
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
     #[inline(always)]
     unsafe fn scale_by_power_of_two(a: __m512, n: __m512) -> __m512 {
         unsafe { _mm512_scalef_ps(a, n) }
+    }
+    #[inline(always)]
+    unsafe fn abs(a: __m512) -> __m512 {
+        unsafe { _mm512_abs_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn table(entries: &[f32; 16], at: __m512) -> __m512 {
+        unsafe { _mm512_permutexvar_ps(_mm512_castps_si512(at), _mm512_loadu_ps(entries.as_ptr())) }
     }
     #[inline(always)]
     unsafe fn sum(a: __m512) -> f32 {

@@ -37,8 +37,8 @@ pub(crate) trait Simd: Copy + 'static {
     const MAX_VECTORS: usize;
     /// Whether `mul_add` is one instruction.
     const FUSED: bool = true;
-    /// Whether `scale_by_power_of_two` gives zero or infinity for exponents beyond its range.
-    const SATURATES: bool = false;
+    /// Whether there is [`Simd::table`].
+    const TABLES: bool = false;
     /// The vector.
     type V: Copy;
 
@@ -61,16 +61,20 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
     /// `1 / a` to within two units in the last place, of finite values.
     unsafe fn reciprocal(a: Self::V) -> Self::V;
-    /// `1 / a` to 13 bits or more; zero of infinity.
-    #[inline(always)]
-    unsafe fn short_reciprocal(a: Self::V) -> Self::V {
-        // SAFETY: the caller's.
-        unsafe { Self::reciprocal(a) }
-    }
     /// The nearest integer.
     unsafe fn round(a: Self::V) -> Self::V;
-    /// `a * 2^n` for integral `n` in -126..=127, and if it [saturates](Simd::SATURATES) for any.
+    /// `a * 2^n` for integral `n` in -126..=127.
     unsafe fn scale_by_power_of_two(a: Self::V, n: Self::V) -> Self::V;
+    /// The magnitude. Only where there are [tables](Simd::TABLES).
+    #[inline(always)]
+    unsafe fn abs(_: Self::V) -> Self::V {
+        unreachable!("these vectors have no tables")
+    }
+    /// The entries that the lowest four bits of each lane of `at` name. Only where there are [tables](Simd::TABLES).
+    #[inline(always)]
+    unsafe fn table(_: &[f32; 16], _at: Self::V) -> Self::V {
+        unreachable!("these vectors have no tables")
+    }
     /// The sum of all lanes, in an order that the lanes alone fix.
     unsafe fn sum(a: Self::V) -> f32;
     /// The largest lane.
