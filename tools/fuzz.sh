@@ -33,10 +33,19 @@ seconds=${1:-60}
 cargo fuzz build
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT
-for target in $(cargo fuzz list); do
-    printf '\n== %s for %s seconds\n' "$target" "$seconds"
-    mkdir "$found/$target"
+
+# Fuzzes one target, and says nothing until its time is up: others run at the same time.
+fuzz() {
+    local output status=0
+    mkdir "$found/$1"
     # New inputs go to the first folder. An input that takes ten seconds or a gigabyte is an error like any other.
-    cargo fuzz run "$target" "$found/$target" "corpus/$target" -- \
-        -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=16384 -verbosity=0 -print_final_stats=1
-done
+    output=$(cargo fuzz run "$1" "$found/$1" "corpus/$1" -- \
+        -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=16384 -verbosity=0 -print_final_stats=1 \
+        2>&1) || status=$?
+    printf '\n== %s for %s seconds\n%s\n' "$1" "$seconds" "$output"
+    return "$status"
+}
+export -f fuzz
+export seconds found
+# One a core, each of which fuzzes on one thread.
+cargo fuzz list | xargs -P "$(nproc)" -I TARGET bash -c 'fuzz TARGET'

@@ -293,13 +293,14 @@ unsafe fn block<P: Path, const STEPS: bool, const KEEP: bool, const MG: usize, c
 ///
 /// What the epilogue adds to is asked for at once: nothing before the block's end reads it. Where many values are only stored,
 /// the stores would take all fill buffers at once and leave none for the next block's operands, so they are asked for evenly
-/// over the block. GELU keeps its stores apart; only where blocks are short, as in 8 bits, are they worth asking for.
+/// over the block; in the short blocks of 8 bits not row by row, since the end of each stretch is a branch that is not foreseen.
+/// GELU keeps stores apart, so only these blocks gain from asking for its rows.
 #[inline(always)]
 fn fetches<P: Path>(product: &Product<P>, rows: usize) -> (usize, usize) {
     match product.epilogue {
         Epilogue::Accumulate { .. } => (1, rows),
+        Epilogue::Store { .. } | Epilogue::Gelu { .. } if P::QUANTIZED => (3, rows.div_ceil(3)),
         Epilogue::Store { .. } => (rows, 1),
-        Epilogue::Gelu { .. } if P::QUANTIZED => (rows, 1),
         Epilogue::Gelu { .. } | Epilogue::StoreF32 { .. } | Epilogue::Sums { .. } => (0, 0),
     }
 }

@@ -50,6 +50,17 @@ pub(crate) unsafe fn weight_of_score<P: Path>(
     }
 }
 
+/// Vectors that are summed up at a time, so that one addition need not wait for the one before.
+const CHAINS: usize = 4;
+
+/// The sum of all chains.
+#[inline(always)]
+unsafe fn joined<S: Simd>(chains: [S::V; CHAINS]) -> S::V {
+    let [a, b, c, d] = chains;
+    // SAFETY: the caller enables the instructions.
+    unsafe { S::add(S::add(a, b), S::add(c, d)) }
+}
+
 /// One row's layer norm: `(x - mean) / sqrt(var + eps) · weight + bias`, stored as activations.
 ///
 /// Two passes for the moments, as `transformers` computes them: the variance of values far from zero would lose its
@@ -78,12 +89,20 @@ pub(crate) struct LayerNorm<P: Path> {
 pub(crate) unsafe fn layer_norm<P: Path>(norm: &LayerNorm<P>) {
     let lanes = lanes::<P>();
     let (whole, rest) = (norm.size / lanes * lanes, norm.size % lanes);
+    let in_chains = norm.size / (CHAINS * lanes) * CHAINS * lanes;
     let size = norm.size as f32;
     // Loops and not closures: see `gemm::step`.
     // SAFETY: the loops stay below `size`, the last partial vector below its padding.
     unsafe {
-        let mut sum = P::Simd::zero();
+        let mut sums = [P::Simd::zero(); CHAINS];
         let mut at = 0;
+        while at < in_chains {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = P::Simd::add(*sum, P::Simd::load(norm.x.add(at + i * lanes)));
+            }
+            at += CHAINS * lanes;
+        }
+        let mut sum = joined::<P::Simd>(sums);
         while at < whole {
             sum = P::Simd::add(sum, P::Simd::load(norm.x.add(at)));
             at += lanes;
@@ -94,8 +113,16 @@ pub(crate) unsafe fn layer_norm<P: Path>(norm: &LayerNorm<P>) {
         let mean = P::Simd::sum(sum) / size;
 
         let means = P::Simd::splat(mean);
-        let mut squares = P::Simd::zero();
+        let mut squares = [P::Simd::zero(); CHAINS];
         let mut at = 0;
+        while at < in_chains {
+            for (i, squares) in squares.iter_mut().enumerate() {
+                let d = P::Simd::sub(P::Simd::load(norm.x.add(at + i * lanes)), means);
+                *squares = P::Simd::mul_add(d, d, *squares);
+            }
+            at += CHAINS * lanes;
+        }
+        let mut squares = joined::<P::Simd>(squares);
         while at < whole {
             let d = P::Simd::sub(P::Simd::load(norm.x.add(at)), means);
             squares = P::Simd::mul_add(d, d, squares);
@@ -145,8 +172,6 @@ pub(crate) unsafe fn layer_norm<P: Path>(norm: &LayerNorm<P>) {
 /// and with it all that is computed from it is not finite either.
 #[inline(always)]
 unsafe fn extremes<S: Simd, T: Element>(x: *const T, size: usize) -> (f32, f32) {
-    // Several at a time, which need not wait for one another.
-    const CHAINS: usize = 4;
     let whole = size / (CHAINS * S::LANES) * CHAINS * S::LANES;
     // SAFETY: the caller vouches for `size` values.
     unsafe {
