@@ -3,9 +3,9 @@
  *
  *     gcc -O2 -march=native -o avx512_limits tools/avx512_limits.c && ./avx512_limits
  *
- * Each kind of run takes its turn in every round, and the fastest round of each is printed, of the loop's that multiplies
- * registers only: neighbours on a shared machine disturb some rounds and not others. Before that, how many of each
- * instruction the processor completes in a second. */
+ * Each kind of run takes its turn in every round, between two runs that multiply registers only. Printed is its rate of theirs,
+ * the median and the upper quartile of the rounds: neighbours on a shared machine disturb some rounds and not others, and
+ * change its clock. Before that, how many of each instruction the processor completes in a second. */
 
 #include <immintrin.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 
 /* so400m's first MLP product for 252 rows: a multiple of six that one thread has of 512. All operands are counted in groups of
  * four bytes: of f32 one value, of 8 bits four. */
-enum { ROWS = 252, F32_STEPS = 1152, INT8_STEPS = F32_STEPS / 4, COLUMNS = 64, PANELS = 67, LAYERS = 4, ROUNDS = 12 };
+enum { ROWS = 252, F32_STEPS = 1152, INT8_STEPS = F32_STEPS / 4, COLUMNS = 64, PANELS = 67, LAYERS = 4, ROUNDS = 40 };
 enum { LINE = 64, C_STRIDE = 4352, STEPS_AHEAD = 8, LAYER = PANELS * F32_STEPS * COLUMNS };
 
 enum product { F32, INT8, BF16 };
@@ -49,40 +49,55 @@ struct way {
     const char *name;
     /* Whether each panel is another one, and after how many pairs of steps a line of the next is asked for into L2. */
     int from_memory, every;
-    /* Whether lines of the panel are asked for into L1. */
+    /* Whether lines of the panel are asked for into L1; 2 if the last steps of a block ask for those of the next block's first,
+     * and for its rows' first lines. */
     int near;
-    /* Whether results go where another layer reads them, and whether a block asks for their rows evenly while it computes. */
-    int written, output_ahead;
+    /* Whether results go where another layer reads them, and in how many turns a block asks for their rows while it computes. */
+    int written, turns;
 };
+
+/* One step of a block, which asks for a line some steps away. */
+INLINE void step(enum product product, __m512 sums[6][4], const float *a, const float *panel, long steps, long k, int near, long away) {
+    __m512 b[4];
+    EACH(v, 4) {
+        const float *line = panel + k * COLUMNS + 16 * v;
+        b[v] = _mm512_loadu_ps(line);
+        if (near) _mm_prefetch((const char *)(line + away * COLUMNS), _MM_HINT_T0);
+    }
+    EACH(r, 6) {
+        __m512 x = _mm512_set1_ps(a[r * steps + k]);
+        EACH(v, 4) sums[r][v] = dot(product, sums[r][v], x, b[v]);
+    }
+}
+
+INLINE void fetch(struct ahead *ahead) {
+    if (ahead->every && --ahead->left == 0) {
+        ahead->left = ahead->every;
+        if (ahead->next < ahead->end) _mm_prefetch(ahead->next, _MM_HINT_T1), ahead->next += LINE;
+    }
+}
 
 /* Six rows times a panel. */
 INLINE void block(enum product product, struct way way, const float *a, const float *panel, float *c, struct ahead *ahead) {
     const long steps = product == F32 ? F32_STEPS : INT8_STEPS, c_stride = way.written ? C_STRIDE : COLUMNS;
+    const long last = way.near == 2 ? steps - STEPS_AHEAD : steps;
     __m512 sums[6][4];
     EACH(r, 6) EACH(v, 4) sums[r][v] = _mm512_setzero_ps();
     struct ahead now = *ahead;
     long k = 0;
-    for (int row = 0; row < 7; row++) {
-        if (way.output_ahead && row < 6)
-            EACH(v, 4) _mm_prefetch((const char *)(c + row * c_stride + 16 * v), _MM_HINT_T1);
-        for (const long end = (row + 1) * (steps / 2) / 7 * 2; k < end; k += 2) {
-            if (now.every && --now.left == 0) {
-                now.left = now.every;
-                if (now.next < now.end) _mm_prefetch(now.next, _MM_HINT_T1), now.next += LINE;
-            }
-            EACH(odd, 2) {
-                __m512 b[4];
-                EACH(v, 4) {
-                    const float *line = panel + (k + odd) * COLUMNS + 16 * v;
-                    b[v] = _mm512_loadu_ps(line);
-                    if (way.near) _mm_prefetch((const char *)(line + STEPS_AHEAD * COLUMNS), _MM_HINT_T0);
-                }
-                EACH(r, 6) {
-                    __m512 x = _mm512_set1_ps(a[r * steps + k + odd]);
-                    EACH(v, 4) sums[r][v] = dot(product, sums[r][v], x, b[v]);
-                }
-            }
+    for (int turn = 0; turn <= way.turns; turn++) {
+        if (turn < way.turns)
+            for (int r = turn * 6 / way.turns; r < (turn + 1) * 6 / way.turns; r++)
+                EACH(v, 4) _mm_prefetch((const char *)(c + r * c_stride + 16 * v), _MM_HINT_T1);
+        for (const long end = (turn + 1) * (last / 2) / (way.turns + 1) * 2; k < end; k += 2) {
+            fetch(&now);
+            EACH(odd, 2) step(product, sums, a, panel, steps, k + odd, way.near, STEPS_AHEAD);
         }
+    }
+    if (way.near == 2) EACH(r, 6) _mm_prefetch((const char *)(a + (6 + r) * steps), _MM_HINT_T0);
+    for (; k < steps; k += 2) {
+        fetch(&now);
+        EACH(odd, 2) step(product, sums, a, panel, steps, k + odd, way.near, STEPS_AHEAD - steps);
     }
     *ahead = now;
     EACH(r, 6) EACH(v, 4) _mm512_storeu_ps(c + r * c_stride + 16 * v, sums[r][v]);
@@ -134,32 +149,45 @@ INLINE double layer(enum product product, struct way way, int which) {
 #define WAYS(WAY)                                                                              \
     WAY("panel from L2", 0, 0, 0, 0, 0)                                                        \
     WAY("panel from L2, each line asked for into L1 before", 0, 0, 1, 0, 0)                    \
+    WAY("and the first lines of the next block", 0, 0, 2, 0, 0)                                \
     WAY("panels from memory, not fetched ahead", 1, 0, 0, 0, 0)                                \
     WAY("panels from memory, a line ahead every second step", 1, 1, 0, 0, 0)                   \
     WAY("panels from memory, lines ahead evenly", 1, 5, 0, 0, 0)                               \
     WAY("and each line asked for into L1 before", 1, 5, 1, 0, 0)                               \
-    WAY("and results written where another layer reads them", 1, 5, 1, 1, 0)                   \
-    WAY("and their rows asked for evenly over the block", 1, 5, 1, 1, 1)
+    WAY("and the first lines of the next block", 1, 5, 2, 0, 0)                                \
+    WAY("and results written where another layer reads them", 1, 5, 2, 1, 0)                   \
+    WAY("and their rows asked for at once", 1, 5, 2, 1, 1)                                     \
+    WAY("and in three turns instead", 1, 5, 2, 1, 3)                                           \
+    WAY("and in six turns instead", 1, 5, 2, 1, 6)
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
 
 INLINE void measure(const char *name, enum product product) {
-    enum { KINDS = 8 };
+    enum { KINDS = 12 };
     const char *names[KINDS];
-    double best[KINDS] = {0}, registers = 0;
+    static double ratios[KINDS][ROUNDS];
     for (int round = 0; round < ROUNDS; round++) {
-        double rate = registers_only(product);
-        if (rate > registers) registers = rate;
         int kind = 0;
+        double before = registers_only(product);
 #define RUN(...)                                                          \
     {                                                                     \
         const struct way way = {__VA_ARGS__};                             \
         double rate = layer(product, way, round % LAYERS);                \
-        if (rate > best[kind]) best[kind] = rate;                         \
+        double after = registers_only(product);                           \
+        ratios[kind][round] = rate * 2 / (before + after);                \
+        before = after;                                                   \
         names[kind++] = way.name;                                         \
     }
         WAYS(RUN)
     }
-    printf("\n%s\n", name);
-    for (int i = 0; i < KINDS; i++) printf("  %-52s %5.2f\n", names[i], best[i] / registers);
+    printf("\n%-56s median  quartile\n", name);
+    for (int i = 0; i < KINDS; i++) {
+        qsort(ratios[i], ROUNDS, sizeof(double), compare);
+        printf("  %-52s %8.2f %8.2f\n", names[i], ratios[i][ROUNDS / 2], ratios[i][ROUNDS * 3 / 4]);
+    }
 }
 
 static double most(double (*rate)(void)) {
@@ -176,7 +204,7 @@ static double bf16_rate(void) { return registers_only(BF16); }
 
 int main(void) {
     weights = large((size_t)LAYER * LAYERS * sizeof *weights);
-    rows = large((size_t)ROWS * F32_STEPS * sizeof *rows);
+    rows = large((size_t)(ROWS + 6) * F32_STEPS * sizeof *rows);
     results = large((size_t)ROWS * C_STRIDE * sizeof *results);
     for (long i = 0; i < (long)LAYER * LAYERS; i++) weights[i] = (i * 2654435761u >> 8 & 1023) / 1024.f - .5f;
     for (long i = 0; i < ROWS * F32_STEPS; i++) rows[i] = (i * 2654435761u >> 8 & 1023) / 1024.f - .5f;

@@ -11,8 +11,8 @@ Measures the towers that the model folders have, or the one that --tower names. 
 engines are measured one after the other, round by round (A B C A B C …), each in a process of its own that is stopped
 while another runs, all with the same number of threads. Two tables for each tower:
 
-- Rows a second: the best and the median of the rounds, the best round's fraction of the matrix peak that `siglip bench`
-  measures right before, and the ratio of the medians. "Of peak" counts the products that are computed; "of the limit"
+- Rows a second: the best and the median of the rounds, the median of their fractions of the matrix peak that `siglip bench`
+  measures before and after every stretch, and the ratio of the medians. "Of peak" counts the products that are computed; "of the limit"
   those of a plain pass, as one counts for engines that compute all positions in the last block: what a machine at its
   peak would do with them is its limit, and it is what the goals are about.
 - Each engine: the lowest cosine to PyTorch in f32 over the same rows (texts and random ids, or random pixels); the
@@ -138,9 +138,8 @@ def rates(program, peers, precision, batch, args):
         for _ in range(args.rounds)
     ]
     ours = [bench["items_per_s"] for bench, _ in rounds]
-    best = max((bench for bench, _ in rounds), key=lambda bench: bench["fraction_of_peak"])
-    fraction = best["fraction_of_peak"]
-    of_limit = fraction * goals.PLAIN_GFLOP[program.tower] / best["gflop_per_item"]
+    fraction = statistics.median(bench["fraction_of_peak"] for bench, _ in rounds)
+    of_limit = fraction * goals.PLAIN_GFLOP[program.tower] / rounds[0][0]["gflop_per_item"]
     fractions = f"{fraction:.3f}", f"{of_limit:.3f}"
     median = statistics.median(ours)
     for i, peer in enumerate(peers):

@@ -38,7 +38,7 @@ unsafe fn of_table<S: Simd>(x: S::V) -> S::V {
     // SAFETY: the caller enables the instructions.
     unsafe {
         let magnitude = S::abs(x);
-        // Not finite if x is not: of less than all numbers too, as in the formula.
+        // Of minus infinity not a number, as in the formula: that something went wrong must not vanish in a zero.
         let twice = S::add(x, magnitude);
         let a = S::min(S::splat(END), magnitude);
         let interval = S::mul_add(a, S::splat(1.0 / WIDTH), S::splat(ROUND));
