@@ -11,10 +11,10 @@ Measures the towers that the model folders have, or the one that --tower names. 
 engines are measured one after the other, round by round (A B C A B C …), each in a process of its own that is stopped
 while another runs, all with the same number of threads. Two tables for each tower:
 
-- Rows a second: the best and the median of the rounds, the median of their fractions of the matrix peak that `siglip bench`
-  measures before and after every stretch, and the ratio of the medians. "Of peak" counts the products that are computed; "of the limit"
-  those of a plain pass, as one counts for engines that compute all positions in the last block: what a machine at its
-  peak would do with them is its limit, and it is what the goals are about.
+- Rows a second: the best and the median of the rounds, the median of their fractions of the matrix peak that `siglip
+  bench` measures before and after every stretch, and the ratio of the medians. "Of peak" counts the products that are
+  computed; "of the limit" those of a plain pass, as one counts for engines that compute all positions in the last
+  block: what a machine at its peak would do with them is its limit, and it is what the goals are about.
 - Each engine: the lowest cosine to PyTorch in f32 over the same rows (texts and random ids, or random pixels); the
   process's peak memory over all batch sizes, files it has mapped included; and seconds from the process's start to the
   first embedding with a warm page cache. Ours is the median of the rounds, to the end of `siglip embed`; a peer's is

@@ -11,8 +11,9 @@ fetches perf_analyzer (unless it is named), and then writes, as Markdown: the ca
 precision (fp8 where the card has it) and batch size items a second and the share of cuBLASLt's peak, with one batch at a
 time from the host's memory to the host's memory, and with two in flight, as the server has them; PyTorch in bf16, eager
 and compiled with max-autotune, likewise; the lowest cosine to PyTorch in f32 over random inputs; and what is served at
-concurrency 60 and 512, as JSON, binary and over gRPC, from the first card and, where there are several, from all. Everything but the last is measured on the first card. The options leave parts out: what is compiled,
-for one, takes a minute a batch size.
+concurrency 60 and 512, as JSON, binary and over gRPC, from the first card and, where there are several, from all.
+Everything but the last is measured on the first card. The options leave parts out: what is compiled, for one, takes a
+minute a batch size.
 """
 
 import argparse

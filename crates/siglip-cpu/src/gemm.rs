@@ -357,6 +357,7 @@ struct Groups<T> {
     step_stride: usize,
 }
 
+/// Step `k` of a block; asks for the panel's lines `near` steps away.
 #[inline(always)]
 unsafe fn step<P: Path, const KEEP: bool, const MG: usize, const NV: usize>(
     sums: &mut [[P::Sum; NV]; MG],
