@@ -9,7 +9,8 @@
 //!   pack q as a right operand [head_dim][queries]
 //!   scores = k · qᵀ                               f32, [keys][queries]: 16 KiB for a text, 182 KiB for 729 patches; of
 //!                                                 operands in 8 bits on quantised paths (see `scores`)
-//!   weights = exp(scores - max)                   in place, in the activations' format
+//!   weights = exp(scores - max)                   in place, in the activations' format; or in two bytes, and the values in
+//!                                                 one, where that is faster (see `values`)
 //!   mixed = vᵀ · weights                          f32, [head_dim][queries]
 //!   out = mixedᵀ / sum                            the sum of each query's exponentials
 //! ```
@@ -25,6 +26,7 @@ use crate::pack::panel_widths;
 use crate::path::{MAX_STEP, Path, lanes};
 use crate::scores;
 use crate::simd::{MAX_LANES, Simd, transpose};
+use crate::values;
 
 /// One head of one item.
 #[derive(Clone, Copy)]
@@ -70,6 +72,7 @@ pub(crate) struct Scratch<A> {
     scores: Buffer<f32>,
     mixed: Buffer<f32>,
     eight_bits: scores::Scratch,
+    values: values::Scratch,
 }
 
 /// Pointers into a [`Scratch`].
@@ -80,6 +83,7 @@ pub(crate) struct ScratchMemory<A> {
     pub(crate) scores: *mut f32,
     pub(crate) mixed: *mut f32,
     pub(crate) eight_bits: scores::ScratchMemory,
+    pub(crate) values: values::ScratchMemory,
 }
 
 /// How much scratch memory one thread needs, in values.
@@ -101,6 +105,7 @@ impl<A: Plain> Scratch<A> {
             scores: Buffer::zeroed(sizes.scores)?,
             mixed: Buffer::zeroed(sizes.mixed)?,
             eight_bits: scores::Scratch::new::<P>(keys, head_dim)?,
+            values: values::Scratch::new::<P>(keys, head_dim)?,
         })
     }
 
@@ -111,12 +116,13 @@ impl<A: Plain> Scratch<A> {
             scores: self.scores.as_mut_ptr(),
             mixed: self.mixed.as_mut_ptr(),
             eight_bits: self.eight_bits.memory(),
+            values: self.values.memory(),
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
         let packed = self.packed_q.bytes() + self.packed_v.bytes();
-        packed + self.scores.bytes() + self.mixed.bytes() + self.eight_bits.bytes()
+        packed + self.scores.bytes() + self.mixed.bytes() + self.eight_bits.bytes() + self.values.bytes()
     }
 }
 
@@ -143,21 +149,26 @@ pub(crate) unsafe fn attend<P: Kernels>(head: &Attention<P>) {
     let mut first = 0;
     // SAFETY: see each call; queries first..first+count stay below `queries`.
     unsafe {
-        pack_values(head);
-        let in_8_bits = scores::in_8_bits::<P>(head.keys, head.head_dim);
-        if in_8_bits {
+        let scores_in_8_bits = scores::in_8_bits::<P>(head.keys, head.head_dim);
+        let values_in_8_bits = values::in_8_bits::<P>(head.keys, head.head_dim);
+        if values_in_8_bits {
+            values::quantize_values(head);
+        } else {
+            pack_values(head);
+        }
+        if scores_in_8_bits {
             scores::quantize_keys(head);
         }
         for vectors in panel_widths::<P::Attention>(head.queries) {
             let panel = Panel { first, count: (vectors * lanes).min(head.queries - first), vectors };
-            if in_8_bits {
+            if scores_in_8_bits {
                 scores::pack_queries(head, &panel);
             } else {
                 pack_queries(head, &panel);
             }
             fetch_next(head, &panel, Operand::Queries);
             fetch_output(head, &panel);
-            if in_8_bits {
+            if scores_in_8_bits {
                 scores::scores(head, vectors);
             } else {
                 scores(head, vectors);
@@ -166,7 +177,11 @@ pub(crate) unsafe fn attend<P: Kernels>(head: &Attention<P>) {
             let mut factors = [0.0; MAX_VECTORS * MAX_LANES];
             weights(head, vectors, &mut factors);
             fetch_next(head, &panel, Operand::Values);
-            mix(head, vectors);
+            if values_in_8_bits {
+                values::mix(head, vectors);
+            } else {
+                mix(head, vectors);
+            }
             write(head, &panel, &factors);
             first += vectors * lanes;
         }
@@ -174,7 +189,7 @@ pub(crate) unsafe fn attend<P: Kernels>(head: &Attention<P>) {
 }
 
 /// The widest panel of any path.
-const MAX_VECTORS: usize = 4;
+pub(crate) const MAX_VECTORS: usize = 4;
 
 /// Queries that are computed together.
 pub(crate) struct Panel {
@@ -298,7 +313,7 @@ unsafe fn scores<P: Kernels>(head: &Attention<P>, vectors: usize) {
 
 /// Scores become weights.
 #[inline(always)]
-unsafe fn weights<P: Path>(
+unsafe fn weights<P: Kernels>(
     head: &Attention<P>,
     vectors: usize,
     factors: &mut [f32; MAX_VECTORS * MAX_LANES],
@@ -308,10 +323,22 @@ unsafe fn weights<P: Path>(
     // SAFETY: the scores are there, and there is room for factors of the widest panel.
     unsafe {
         match vectors {
-            4 => exponentials::<P, 4>(&columns),
-            3 => exponentials::<P, 3>(&columns),
-            2 => exponentials::<P, 2>(&columns),
-            _ => exponentials::<P, 1>(&columns),
+            4 => weights_of::<P, 4>(head, &columns),
+            3 => weights_of::<P, 3>(head, &columns),
+            2 => weights_of::<P, 2>(head, &columns),
+            _ => weights_of::<P, 1>(head, &columns),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn weights_of<P: Kernels, const NV: usize>(head: &Attention<P>, columns: &Exponentials) {
+    // SAFETY: the caller's.
+    unsafe {
+        if values::in_8_bits::<P>(head.keys, head.head_dim) {
+            values::weights::<P, NV>(head, columns);
+        } else {
+            exponentials::<P, NV>(columns);
         }
     }
 }

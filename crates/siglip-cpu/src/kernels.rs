@@ -26,6 +26,8 @@ pub(crate) trait Kernels: Path<Attention: ActivationKernels> {
     unsafe fn leave();
     /// [`gemm::multiply`].
     unsafe fn multiply(product: &Product<Self>);
+    /// [`gemm::multiply_steps`]. Only for paths with [values](Path::VALUES) in 8 bits.
+    unsafe fn multiply_steps(product: &Product<Self>);
     /// [`ops::layer_norm`].
     unsafe fn layer_norm(norm: &LayerNorm<Self>);
     /// [`ops::quantize`].
@@ -103,6 +105,18 @@ macro_rules! kernels {
                 unsafe fn enabled(product: &Product<$path>) {
                     // SAFETY: the caller's contract.
                     unsafe { $multiply(product) }
+                }
+                // SAFETY: the caller's contract.
+                unsafe { enabled(product) }
+            }
+            unsafe fn multiply_steps(product: &Product<Self>) {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn enabled(product: &Product<$path>) {
+                    if !<$path as Path>::VALUES {
+                        unreachable!("attention's second product is on another path");
+                    }
+                    // SAFETY: the caller's contract.
+                    unsafe { gemm::multiply_steps(product) }
                 }
                 // SAFETY: the caller's contract.
                 unsafe { enabled(product) }

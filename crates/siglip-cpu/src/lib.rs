@@ -5,7 +5,7 @@
 //! - [`build`]: picks the kernels, packs the weights, returns a [`siglip::engine::Engine`].
 //! - `text`, `vision`: the two towers, each one closure that runs on all threads; `encoder`: the blocks they share.
 //! - `scratch`: the memory that passes work in.
-//! - `linear`, `attention` (with `scores` in 8 bits): one phase of a block each; [`threads`]: who runs them.
+//! - `linear`, `attention` (with `scores` and `values` in 8 bits): one phase of a block each; [`threads`]: who runs them.
 //! - `gemm`, `gelu`, `ops`: the kernels, written once over `path` (what is multiplied with what), `simd` (with which vectors)
 //!   and `dot` (with which products of narrow values); `kernels`: where they are compiled for each instruction set;
 //!   [`isa`]: which sets there are.
@@ -43,6 +43,7 @@ pub mod threads;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 mod tower;
+mod values;
 mod vision;
 mod widened;
 

@@ -240,6 +240,15 @@ impl<S: Simd> Extremes<S> {
         }
     }
 
+    /// Stores each lane's least value, or NaN where one is not finite, and its greatest.
+    #[inline(always)]
+    pub(crate) unsafe fn store(self, least: *mut f32, greatest: *mut f32) {
+        unsafe {
+            S::store(least, S::add(self.least, self.zero));
+            S::store(greatest, self.greatest);
+        }
+    }
+
     /// The least value, the greatest, and zero or NaN.
     #[inline(always)]
     unsafe fn of_all_lanes(self) -> (f32, f32, f32) {
@@ -328,15 +337,9 @@ pub(crate) struct Exponentials {
 #[inline(always)]
 pub(crate) unsafe fn exponentials<P: Path, const NV: usize>(columns: &Exponentials) {
     let (lanes, step) = (lanes::<P>(), P::Attention::STEP);
-    let score = |key: usize, v: usize| columns.scores.wrapping_add((key * NV + v) * lanes);
-    // SAFETY: `key < keys` and `v < NV`.
+    // SAFETY: keys below `keys` and vectors below NV.
     unsafe {
-        let mut largest = [P::Simd::splat(f32::NEG_INFINITY); NV];
-        for key in 0..columns.keys {
-            for (v, largest) in largest.iter_mut().enumerate() {
-                *largest = P::Simd::max(*largest, P::Simd::load(score(key, v)));
-            }
-        }
+        let largest = largest_scores::<P::Simd, NV>(columns);
         let scale = P::Simd::splat(columns.scale_log2e);
         let mut powers = Powers::<P, NV> { scale, offsets: largest, sums: [P::Simd::zero(); NV] };
         let negative = P::Simd::splat(-columns.scale_log2e);
@@ -353,6 +356,21 @@ pub(crate) unsafe fn exponentials<P: Path, const NV: usize>(columns: &Exponentia
         for (v, sum) in powers.sums.into_iter().enumerate() {
             P::Simd::store(columns.factors.add(v * lanes), P::Simd::reciprocal(sum));
         }
+    }
+}
+
+/// The largest score of each query.
+#[inline(always)]
+pub(crate) unsafe fn largest_scores<S: Simd, const NV: usize>(columns: &Exponentials) -> [S::V; NV] {
+    // SAFETY: the caller vouches for `keys` times NV vectors.
+    unsafe {
+        let mut largest = [S::splat(f32::NEG_INFINITY); NV];
+        for key in 0..columns.keys {
+            for (v, largest) in largest.iter_mut().enumerate() {
+                *largest = S::max(*largest, S::load(columns.scores.add((key * NV + v) * S::LANES)));
+            }
+        }
+        largest
     }
 }
 

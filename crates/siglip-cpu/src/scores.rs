@@ -90,7 +90,7 @@ fn row_bytes<P: Path>(head_dim: usize) -> usize {
 
 /// Where the vectors of a row begin: the last one ends with the row, and may overlap the one before.
 #[inline(always)]
-fn vectors<P: Path>(head_dim: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn vectors<P: Path>(head_dim: usize) -> impl Iterator<Item = usize> {
     (0..head_dim).step_by(lanes::<P>()).map(move |at| at.min(head_dim - lanes::<P>()))
 }
 

@@ -106,6 +106,8 @@ pub(crate) trait IntegerDot: Copy + 'static {
     /// What is taken from every activation before it is multiplied: 0, or 128 where the instruction multiplies signed
     /// bytes only.
     const ZERO: f32 = 0.0;
+    /// Whether there are [`IntegerDot::store_groups`] and [`IntegerDot::store_two_bytes`].
+    const TWO_BYTES: bool = false;
 
     /// The same group in every lane. Rows are `stride` values apart.
     unsafe fn broadcast(p: *const u8, stride: usize) -> Self::Activations;
@@ -117,4 +119,14 @@ pub(crate) trait IntegerDot: Copy + 'static {
     unsafe fn to_floats(sums: Self::Sums, row: usize) -> <Self::Simd as Simd>::V;
     /// Stores values from 0 to 255 as bytes, rounded to nearest, ties to even.
     unsafe fn store_bytes(p: *mut u8, v: <Self::Simd as Simd>::V);
+    /// [`crate::path::Path::store_bytes`].
+    #[inline(always)]
+    unsafe fn store_groups(_: *mut u8, _: [<Self::Simd as Simd>::V; MAX_STEP]) {
+        unreachable!("this instruction's operands are not packed from four rows")
+    }
+    /// [`crate::path::Path::store_two_bytes`].
+    #[inline(always)]
+    unsafe fn store_two_bytes(_high: *mut i8, _low: *mut i8, _: [<Self::Simd as Simd>::V; MAX_STEP]) {
+        unreachable!("this instruction's operands are not packed from four rows")
+    }
 }

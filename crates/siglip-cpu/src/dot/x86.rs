@@ -89,6 +89,8 @@ impl IntegerDot for Vpdpbusd {
     type Weights = __m512i;
     type Sums = __m512i;
 
+    const TWO_BYTES: bool = true;
+
     #[inline(always)]
     unsafe fn broadcast(p: *const u8, _: usize) -> __m512i {
         unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
@@ -113,6 +115,49 @@ impl IntegerDot for Vpdpbusd {
     unsafe fn store_bytes(p: *mut u8, v: __m512) {
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v))) }
     }
+    #[inline(always)]
+    unsafe fn store_groups(p: *mut u8, rows: [__m512; MAX_STEP]) {
+        unsafe {
+            let (even, odd) = pairs_avx512(rows);
+            _mm512_storeu_si512(p.cast(), _mm512_or_si512(even, _mm512_slli_epi32::<8>(odd)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_two_bytes(high: *mut i8, low: *mut i8, rows: [__m512; MAX_STEP]) {
+        unsafe {
+            let (even, odd) = pairs_avx512(rows);
+            let second = _mm512_set1_epi16(EVERY_SECOND_BYTE);
+            let low_bytes = _mm512_ternarylogic_epi32::<SELECT>(second, _mm512_slli_epi32::<8>(odd), even);
+            _mm512_storeu_si512(low.cast(), low_bytes);
+            let half = _mm512_set1_epi16(HALF_OF_HIGH);
+            let (even, odd) = (_mm512_add_epi16(even, half), _mm512_add_epi16(odd, half));
+            let high_bytes = _mm512_ternarylogic_epi32::<SELECT>(second, odd, _mm512_srli_epi32::<8>(even));
+            _mm512_storeu_si512(high.cast(), high_bytes);
+        }
+    }
+}
+
+/// Of each group of four bytes the second and the fourth.
+const EVERY_SECOND_BYTE: i16 = -0x100;
+/// What is added before the low byte is cut off, since that is a signed one.
+const HALF_OF_HIGH: i16 = 0x80;
+/// The ternary logic that takes the second operand's bits where the first has ones, and else the third's.
+const SELECT: i32 = 0b1100_1010;
+
+/// Rows 0 and 2, and rows 1 and 3, as integers of 16 bits in turn.
+///
+/// # Safety
+///
+/// The caller has AVX-512.
+#[inline(always)]
+unsafe fn pairs_avx512(rows: [__m512; MAX_STEP]) -> (__m512i, __m512i) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (a, b) = (_mm512_cvtps_epi32(rows[0]), _mm512_cvtps_epi32(rows[1]));
+        let (c, d) = (_mm512_cvtps_epi32(rows[2]), _mm512_cvtps_epi32(rows[3]));
+        let (c, d) = (_mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<16>(d));
+        (_mm512_or_si512(a, c), _mm512_or_si512(b, d))
+    }
 }
 
 /// AVX-VNNI: the same instruction on 256 bits, on processors without AVX-512.
@@ -126,6 +171,8 @@ impl IntegerDot for Vpdpbusd256 {
     type Activations = __m256i;
     type Weights = __m256i;
     type Sums = __m256i;
+
+    const TWO_BYTES: bool = true;
 
     #[inline(always)]
     unsafe fn broadcast(p: *const u8, _: usize) -> __m256i {
@@ -150,6 +197,42 @@ impl IntegerDot for Vpdpbusd256 {
     #[inline(always)]
     unsafe fn store_bytes(p: *mut u8, v: __m256) {
         unsafe { store_bytes_avx2(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_groups(p: *mut u8, rows: [__m256; MAX_STEP]) {
+        unsafe {
+            let (even, odd) = pairs_avx2(rows);
+            _mm256_storeu_si256(p.cast(), _mm256_or_si256(even, _mm256_slli_epi32::<8>(odd)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_two_bytes(high: *mut i8, low: *mut i8, rows: [__m256; MAX_STEP]) {
+        unsafe {
+            let (even, odd) = pairs_avx2(rows);
+            let second = _mm256_set1_epi16(EVERY_SECOND_BYTE);
+            let low_bytes = _mm256_blendv_epi8(even, _mm256_slli_epi32::<8>(odd), second);
+            _mm256_storeu_si256(low.cast(), low_bytes);
+            let half = _mm256_set1_epi16(HALF_OF_HIGH);
+            let (even, odd) = (_mm256_add_epi16(even, half), _mm256_add_epi16(odd, half));
+            let high_bytes = _mm256_blendv_epi8(_mm256_srli_epi32::<8>(even), odd, second);
+            _mm256_storeu_si256(high.cast(), high_bytes);
+        }
+    }
+}
+
+/// [`pairs_avx512`].
+///
+/// # Safety
+///
+/// The caller has AVX2.
+#[inline(always)]
+unsafe fn pairs_avx2(rows: [__m256; MAX_STEP]) -> (__m256i, __m256i) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (a, b) = (_mm256_cvtps_epi32(rows[0]), _mm256_cvtps_epi32(rows[1]));
+        let (c, d) = (_mm256_cvtps_epi32(rows[2]), _mm256_cvtps_epi32(rows[3]));
+        let (c, d) = (_mm256_slli_epi32::<16>(c), _mm256_slli_epi32::<16>(d));
+        (_mm256_or_si256(a, c), _mm256_or_si256(b, d))
     }
 }
 

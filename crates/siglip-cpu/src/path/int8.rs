@@ -37,6 +37,8 @@ where
     const SHORT: bool = true;
     // Where a step is one instruction, it multiplies at least twice as many values as one in a floating-point format.
     const SCORES: bool = D::FUSED && matches!(D::LAYOUT, Layout::Rows) && D::MAX_VECTORS >= A::MAX_VECTORS;
+    // Bytes that are multiplied twice take as long as bf16.
+    const VALUES: bool = Self::SCORES && D::TWO_BYTES && A::STEP == 1;
 
     fn convert(row: &[f32], converted: &mut [i8]) -> ColumnScale {
         // Loops that the compiler turns into vectors of any instruction set: this is most of what loading takes. Without
@@ -102,5 +104,15 @@ where
     unsafe fn store_quantized(p: *mut u8, v: Vector<Self>) {
         // SAFETY: the caller's.
         unsafe { D::store_bytes(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, rows: [Vector<Self>; MAX_STEP]) {
+        // SAFETY: the caller's.
+        unsafe { D::store_groups(p, rows) }
+    }
+    #[inline(always)]
+    unsafe fn store_two_bytes(high: *mut i8, low: *mut i8, rows: [Vector<Self>; MAX_STEP]) {
+        // SAFETY: the caller's.
+        unsafe { D::store_two_bytes(high, low, rows) }
     }
 }

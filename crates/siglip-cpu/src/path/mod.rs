@@ -66,6 +66,9 @@ pub(crate) trait Path: Copy + 'static {
     /// Whether attention's scores are computed on this path, and not on that for attention: see [`crate::scores`].
     const SCORES: bool = false;
 
+    /// Whether attention's second product is, too: see [`crate::values`].
+    const VALUES: bool = false;
+
     /// What attention needs of scratch memory, on the paths that have this one for it.
     fn attention_scratch(keys: usize, head_dim: usize) -> ScratchSizes {
         match Self::LAYOUT {
@@ -103,6 +106,18 @@ pub(crate) trait Path: Copy + 'static {
     }
     /// Stores a vector of values from 0 to 255 as activations, rounded to nearest, ties to even. Only for quantised paths.
     unsafe fn store_quantized(p: *mut Self::Activation, v: Vector<Self>);
+    /// Stores one step of a left operand of bytes: four rows of values from 0 to 255, rounded to nearest, interleaved. Only
+    /// for paths with [values](Path::VALUES) in 8 bits.
+    #[inline(always)]
+    unsafe fn store_bytes(_: *mut u8, _: [Vector<Self>; MAX_STEP]) {
+        unreachable!("attention's second product is on another path")
+    }
+    /// Stores one step of a right operand of integers from 0 to 32,639 in two bytes: four rows of values, rounded to nearest,
+    /// interleaved, are 256 times the high bytes plus the low ones, all of them signed. Only for the same paths.
+    #[inline(always)]
+    unsafe fn store_two_bytes(_high: *mut i8, _low: *mut i8, _: [Vector<Self>; MAX_STEP]) {
+        unreachable!("attention's second product is on another path")
+    }
 
     /// Packs one step of one vector of columns as a right operand: `rows <= STEP` rows of `columns <= LANES` values,
     /// `stride` values from row to row, interleaved. What is beyond rows and columns becomes zero.

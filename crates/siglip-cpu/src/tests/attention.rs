@@ -64,6 +64,32 @@ pub(super) fn check_attention<P: Kernels>() {
     }
 }
 
+/// Hundreds of weights that are ten thousandths of the largest are a tenth of the result together, and must stay so.
+pub(super) fn check_attention_with_many_small_weights<P: Kernels>() {
+    const KEYS: usize = 729;
+    let (queries, head_dim) = (5, 24);
+    let head = TestHead::<P> { queries, keys: KEYS, head_dim, stride: head_dim, path: PhantomData };
+    let rows = |rows: usize, value: &dyn Fn(usize) -> f32| -> Vec<P::Inner> {
+        (0..rows * head_dim + 16).map(|i| P::Inner::from_f32(value(i / head_dim))).collect()
+    };
+    // A score of 8.8 for one key and of zero for the others, whose values are one where its is zero.
+    let one = (8.8 / (head_dim as f32).sqrt()).sqrt();
+    let q = rows(queries, &|_| one);
+    let k = rows(KEYS, &|key| if key == 300 { one } else { 0.0 });
+    let v = rows(KEYS, &|key| if key == 300 { 0.0 } else { 1.0 });
+    let out = to_f32(&head.attend(&q, &k, &v));
+    let score = f64::from(q[0].to_f32() * k[300 * head_dim].to_f32()) * (head_dim as f64).sqrt();
+    let others = (KEYS - 1) as f64;
+    let expected = others / (others + score.exp());
+    assert!((0.09..0.11).contains(&expected));
+    for query in 0..queries {
+        for d in 0..head_dim {
+            let got = f64::from(out[head.place(query, d)]);
+            assert!((got - expected).abs() <= 6e-3, "{got} for {expected}");
+        }
+    }
+}
+
 /// Attention's numbers must not vanish: a query or a key that is not finite gives a result that is not.
 pub(super) fn check_attention_of_what_is_not_finite<P: Kernels>() {
     for (queries, keys, head_dim) in [(3, 5, 4), (64, 64, 72), (20, 81, 16), (20, 130, 24)] {
