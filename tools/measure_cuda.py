@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Measures the CUDA engine on the card of this machine, beside PyTorch and the card's own matrix peak.
 
+    cargo build --release -p siglip-cli && cargo build --release -p siglip-server --example load
     python3 tools/measure_cuda.py [--program target/release/siglip] [--model DIR] [--perf-analyzer PROGRAM]
-                                  [--cuda-libraries PATH] [--seconds 5] [--parts speed compiled parity served]
-                                  [--towers text vision] [--precisions bf16 …] [--batches 1 8 …] > cuda.md
+                                  [--load target/release/examples/load] [--cuda-libraries PATH] [--seconds 5]
+                                  [--parts speed compiled parity served] [--towers text vision] [--precisions bf16 …]
+                                  [--batches 1 8 …] > cuda.md
 
 One command for everything, given the program, an NVIDIA driver and PyPI: where PyTorch and the rest are not installed
 it makes an environment for itself in .venv-cuda. It makes so400m with random weights (unless --model names a folder),
@@ -11,7 +13,8 @@ fetches perf_analyzer (unless it is named), and then writes, as Markdown: the ca
 precision (fp8 where the card has it) and batch size items a second and the share of cuBLASLt's peak, with one batch at a
 time from the host's memory to the host's memory, and with two in flight, as the server has them; PyTorch in bf16, eager
 and compiled with max-autotune, likewise; the lowest cosine to PyTorch in f32 over random inputs; and what is served at
-concurrency 60 and 512, as JSON, binary and over gRPC, from the first card and, where there are several, from all.
+concurrency 60 and 512, as JSON, binary and over gRPC, from the first card and, where there are several, from all, driven by
+perf_analyzer and by the project's own driver (crates/siglip-server/examples/load.rs), which costs less.
 Everything but the last is measured on the first card. The options leave parts out: what is compiled, for one, takes a
 minute a batch size.
 """
@@ -186,18 +189,43 @@ def parity(args):
             row(precision, *cosines)
 
 
-# What perf_analyzer is told for each way in.
+# What the project's own driver and perf_analyzer are told for each way in.
 DOORS = {
-    "HTTP, JSON": ["-i", "http", "--input-tensor-format", "json", "--output-tensor-format", "json"],
-    "HTTP, binary": ["-i", "http"],
-    "gRPC": ["-i", "grpc"],
+    "HTTP, JSON": ("json", ["-i", "http", "--input-tensor-format", "json", "--output-tensor-format", "json"]),
+    "HTTP, binary": ("binary", ["-i", "http"]),
+    "gRPC": ("grpc", ["-i", "grpc"]),
 }
 
 
+def driven_by_load(args, address, door, concurrency):
+    """Texts a second and milliseconds, or what went wrong, with the project's own driver."""
+    command = [args.load, address, door, str(concurrency), str(args.seconds)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{' '.join(command)}: {done.stderr}", file=sys.stderr)
+        return (done.stderr.strip().splitlines() or ["no output"])[-1], ""
+    result = json.loads(done.stdout)
+    return f"{result['requests_per_s']:.0f}", f"{result['p50_ms']:.2f}"
+
+
+def driven_by_perf_analyzer(args, address, options, file, concurrency):
+    """The same with perf_analyzer."""
+    command = [args.perf_analyzer, "-m", "siglip_text", "-u", address, *options, "--input-data", file,
+               "--concurrency-range", str(concurrency), "--percentile", "50", "--measurement-interval",
+               str(int(args.seconds * 1000)), "--stability-percentage", "20"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = re.search(r"Concurrency: \d+, throughput: ([\d.]+) infer/sec, latency (\d+) usec", done.stdout)
+    if not found:
+        # What else was and will be measured is worth keeping.
+        print(f"{' '.join(command)}: {done.stdout}{done.stderr}", file=sys.stderr)
+        return ((done.stdout + done.stderr).strip().splitlines() or ["no output"])[-1], ""
+    return f"{float(found[1]):.0f}", f"{int(found[2]) / 1000:.2f}"
+
+
 def served(args, devices, precision):
-    """Texts a second over all doors, driven by perf_analyzer on this machine."""
+    """Texts a second over all doors, driven from this machine."""
     print(f"\n## Served from {devices}: texts/s, {precision}")
-    header("door", "concurrency", "texts/s", "p50 ms")
+    header("door", "concurrency", "driver", "texts/s", "p50 ms")
     # Different texts: equal ones in a batch are computed once.
     config = json.loads((Path(args.model) / "config.json").read_text()).get("text_config", {})
     ids = np.random.default_rng(3).integers(0, config.get("vocab_size", 32000), (4096, 64)).tolist()
@@ -207,21 +235,14 @@ def served(args, devices, precision):
             Server(args.program, args.model, precision, options) as server:
         json.dump(data, file)
         file.flush()
-        for door, door_options in DOORS.items():
-            address = server.grpc_address if "grpc" in door_options else server.address
+        for door, (name, options) in DOORS.items():
+            address = server.grpc_address if name == "grpc" else server.address
             for concurrency in CONCURRENCIES:
-                command = [args.perf_analyzer, "-m", "siglip_text", "-u", address, *door_options, "--input-data",
-                           file.name, "--concurrency-range", str(concurrency), "--percentile", "50", "--measurement-interval",
-                           str(int(args.seconds * 1000)), "--stability-percentage", "20"]
-                done = subprocess.run(command, capture_output=True, text=True)
-                found = re.search(r"Concurrency: \d+, throughput: ([\d.]+) infer/sec, latency (\d+) usec", done.stdout)
-                if not found:
-                    # What else was and will be measured is worth keeping.
-                    print(f"{' '.join(command)}: {done.stdout}{done.stderr}", file=sys.stderr)
-                    words = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
-                    row(door, concurrency, words[-1], "")
-                    continue
-                row(door, concurrency, f"{float(found[1]):.0f}", f"{int(found[2]) / 1000:.2f}")
+                if args.load:
+                    row(door, concurrency, "load", *driven_by_load(args, address, name, concurrency))
+                if args.perf_analyzer:
+                    results = driven_by_perf_analyzer(args, address, options, file.name, concurrency)
+                    row(door, concurrency, "perf_analyzer", *results)
 
 
 def perf_analyzer(args, folder):
@@ -230,7 +251,7 @@ def perf_analyzer(args, folder):
         return args.perf_analyzer, ""
     script = TOOLS.parent / "examples" / "get_perf_analyzer.sh"
     done = subprocess.run(["bash", script, folder], capture_output=True, text=True)
-    return done.stdout.strip(), done.stderr.strip()
+    return (done.stdout.strip(), "") if done.returncode == 0 else ("", done.stderr.strip())
 
 
 def main():
@@ -238,6 +259,7 @@ def main():
     parser.add_argument("--program", default="target/release/siglip")
     parser.add_argument("--model", help="a folder with a model; by default so400m with random weights is made")
     parser.add_argument("--perf-analyzer", help="the program perf_analyzer")
+    parser.add_argument("--load", default="target/release/examples/load", help="the project's own driver")
     parser.add_argument("--cuda-libraries", help="as for siglip; pip's packages are found in this Python's environment")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
@@ -273,9 +295,11 @@ def main():
         if "served" not in args.parts:
             return
         args.perf_analyzer, why_not = perf_analyzer(args, f"{work}/perf_analyzer")
-        if not args.perf_analyzer:
-            print(f"\n## Served\n\nNot measured: {why_not}")
-            return
+        if not Path(args.load).is_file():
+            why_not += f"\nthere is no program {args.load}: cargo build --release -p siglip-server --example load makes it"
+            args.load = None
+        if why_not:
+            print(f"\n## Served\n\nNot with every driver: {why_not.strip()}")
         for devices in ["cuda:0"] + (["cuda:all"] if len(gpu["cards"]) > 1 else []):
             for precision in [precision for precision in ["bf16", "fp8"] if precision in args.precisions]:
                 served(args, devices, precision)
