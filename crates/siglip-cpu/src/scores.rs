@@ -9,13 +9,13 @@
 //! Keys are the activations of the product here (unsigned, with a scale and an offset each), queries its columns (signed,
 //! with a scale and a sum each).
 
-use crate::attention::{Attention, Panel, transpose_groups};
+use crate::attention::{Attention, Panel};
 use crate::buffer::Buffer;
 use crate::gemm::{Epilogue, Part, Product};
 use crate::kernels::Kernels;
 use crate::ops::{Extremes, quantize_vector, row_scale};
-use crate::path::{Element, Path, RowScale, Vector, lanes};
-use crate::simd::Simd;
+use crate::path::{Element, MAX_BYTES, Path, RowScale, Vector, lanes};
+use crate::simd::{MAX_LANES, Simd};
 
 /// Fewer keys than this do not pay for being quantised.
 pub(crate) const FEWEST_KEYS: usize = 128;
@@ -31,7 +31,8 @@ pub(crate) struct Scratch {
     keys: Buffer<u8>,
     key_scales: Buffer<RowScale>,
     mean: Buffer<f32>,
-    rows: Buffer<u8>,
+    rows: Buffer<f32>,
+    columns: Buffer<f32>,
     query_scales: Buffer<f32>,
     query_sums: Buffer<f32>,
 }
@@ -44,8 +45,9 @@ pub(crate) struct ScratchMemory {
     key_scales: *mut RowScale,
     /// The keys' mean, `[head_dim]`.
     mean: *mut f32,
-    /// A vector of queries, row by row.
-    rows: *mut u8,
+    /// A vector of queries in f32, row by row, where they are in another format, and `[head_dim][LANES]`.
+    rows: *mut f32,
+    columns: *mut f32,
     /// `[vectors][LANES]`.
     query_scales: *mut f32,
     query_sums: *mut f32,
@@ -60,7 +62,8 @@ impl Scratch {
             keys: Buffer::zeroed(wanted(keys * row))?,
             key_scales: Buffer::zeroed(wanted(keys))?,
             mean: Buffer::zeroed(wanted(head_dim))?,
-            rows: Buffer::zeroed(wanted(lanes::<P>() * row))?,
+            rows: Buffer::zeroed(wanted(lanes::<P>() * head_dim))?,
+            columns: Buffer::zeroed(wanted(lanes::<P>() * head_dim))?,
             query_scales: Buffer::zeroed(wanted(queries))?,
             query_sums: Buffer::zeroed(wanted(queries))?,
         })
@@ -72,6 +75,7 @@ impl Scratch {
             key_scales: self.key_scales.as_mut_ptr(),
             mean: self.mean.as_mut_ptr(),
             rows: self.rows.as_mut_ptr(),
+            columns: self.columns.as_mut_ptr(),
             query_scales: self.query_scales.as_mut_ptr(),
             query_sums: self.query_sums.as_mut_ptr(),
         }
@@ -79,7 +83,8 @@ impl Scratch {
 
     pub(crate) fn bytes(&self) -> usize {
         let floats = self.mean.bytes() + self.query_scales.bytes() + self.query_sums.bytes();
-        self.keys.bytes() + self.key_scales.bytes() + self.rows.bytes() + floats
+        let laid = self.rows.bytes() + self.columns.bytes();
+        self.keys.bytes() + self.key_scales.bytes() + laid + floats
     }
 }
 
@@ -138,9 +143,6 @@ unsafe fn centered<P: Path>(key: *const P::Inner, mean: *const f32, at: usize) -
     unsafe { P::Simd::sub(P::Inner::load::<P::Simd>(key.add(at)), P::Simd::load(mean.add(at))) }
 }
 
-/// What is added to a signed byte so that it can be stored as an unsigned one.
-const SIGN: u8 = 128;
-
 /// Quantises a panel's queries and packs them as a right operand, `[steps][vectors][LANES][STEP]`. What is beyond the
 /// queries and beyond `head_dim` becomes zero.
 ///
@@ -150,57 +152,82 @@ const SIGN: u8 = 128;
 #[inline(always)]
 pub(crate) unsafe fn pack_queries<P: Kernels>(head: &Attention<P>, panel: &Panel) {
     let memory = head.scratch.eight_bits;
-    let (lanes, row) = (lanes::<P>(), row_bytes::<P>(head.head_dim));
-    let groups = row / P::STEP;
-    // SAFETY: the queries are the head's, the scratch memory has room for a vector of rows and the widest panel.
+    let (lanes, width) = (lanes::<P>(), panel.vectors * lanes::<P>());
+    let packed = head.scratch.packed_q.cast::<u8>();
+    // SAFETY: the queries are the head's, the scratch memory has room for a vector of them and for the widest panel.
     unsafe {
         for vector in 0..panel.vectors {
-            let filled = lanes.min(panel.count.saturating_sub(vector * lanes));
             let at = vector * lanes;
-            for query in 0..filled {
-                let source = head.q.add((panel.first + at + query) * head.q_stride);
-                let (scale, sum) = quantize_query::<P>(source, head.head_dim, memory.rows.add(query * row));
-                *memory.query_scales.add(at + query) = scale;
-                *memory.query_sums.add(at + query) = sum;
+            let filled = lanes.min(panel.count.saturating_sub(at));
+            lay_in_lanes::<P>(head, panel.first + at, filled);
+            let inverse = scale_queries::<P>(head, at);
+            let mut sum = P::Simd::zero();
+            for first in (0..head.head_dim).step_by(P::STEP) {
+                let mut rows = [P::Simd::zero(); MAX_BYTES];
+                for (i, row) in rows.iter_mut().enumerate().take(P::STEP.min(head.head_dim - first)) {
+                    let x = P::Simd::load(memory.columns.add((first + i) * lanes));
+                    *row = P::Simd::round(P::Simd::mul(x, inverse));
+                    sum = P::Simd::add(sum, *row);
+                }
+                P::store_groups(packed.add(first * width + at * P::STEP), rows);
             }
-            let packed = head.scratch.packed_q.cast::<P::Weight>().add(at * P::STEP).cast::<u8>();
-            for first in (0..groups).step_by(lanes) {
-                let counts = (filled, lanes.min(groups - first));
-                let (source, width) = (memory.rows.add(first * P::STEP), panel.vectors * lanes);
-                let target = packed.add(first * P::STEP * width);
-                transpose_groups::<P::Simd>(P::STEP, source, row, counts, target, width);
-            }
+            P::Simd::store(memory.query_sums.add(at), sum);
         }
     }
 }
 
-/// One query as signed bytes, zeroes to the end of a step; its scale and the sum of its bytes.
+/// Lays `filled` queries from `first` on beside one another, `[head_dim][LANES]`; the lanes behind them are zero.
 #[inline(always)]
-unsafe fn quantize_query<P: Path>(source: *const P::Inner, head_dim: usize, target: *mut u8) -> (f32, f32) {
-    let row = row_bytes::<P>(head_dim);
-    // SAFETY: the caller vouches for the query and for a row and a vector at the target.
+unsafe fn lay_in_lanes<P: Path>(head: &Attention<P>, first: usize, filled: usize) {
+    let (memory, lanes) = (head.scratch.eight_bits, lanes::<P>());
+    let queries = head.q.wrapping_add(first * head.q_stride);
+    // SAFETY: as for `pack_queries`; f32 is what there is where `Inner` is as long.
+    unsafe {
+        let mut rows = queries.cast::<f32>();
+        let mut stride = head.q_stride;
+        if size_of::<P::Inner>() < size_of::<f32>() {
+            (rows, stride) = (memory.rows.cast_const(), head.head_dim);
+            for query in 0..filled {
+                let source = queries.add(query * head.q_stride);
+                for at in vectors::<P>(head.head_dim) {
+                    P::Simd::store(
+                        memory.rows.add(query * stride + at),
+                        P::Inner::load::<P::Simd>(source.add(at)),
+                    );
+                }
+            }
+        }
+        for column in (0..head.head_dim).step_by(lanes) {
+            let columns = lanes.min(head.head_dim - column);
+            let (source, target) =
+                (rows.wrapping_add(column).cast(), memory.columns.add(column * lanes).cast());
+            P::Simd::transpose(source, stride * size_of::<f32>(), filled, columns, target, lanes);
+        }
+    }
+}
+
+/// Scales the queries that were laid in lanes so that the largest magnitude of each becomes 127, and keeps their scales from
+/// `at` on. What they are to be multiplied with.
+#[inline(always)]
+unsafe fn scale_queries<P: Path>(head: &Attention<P>, at: usize) -> Vector<P> {
+    let (memory, lanes) = (head.scratch.eight_bits, lanes::<P>());
+    let (mut least, mut greatest) = ([0.0_f32; MAX_LANES], [0.0_f32; MAX_LANES]);
+    // SAFETY: as for `pack_queries`; no vector is longer than the arrays.
     unsafe {
         let mut extremes = Extremes::<P::Simd>::new();
-        for at in vectors::<P>(head_dim) {
-            extremes.add(P::Inner::load::<P::Simd>(source.add(at)));
+        for column in 0..head.head_dim {
+            extremes.add(P::Simd::load(memory.columns.add(column * lanes)));
         }
-        let (least, greatest) = extremes.least_and_greatest();
-        // NaN where a value is not finite: then the scores are not numbers either.
-        let largest = if least.is_nan() { least } else { greatest.max(-least) };
-        let scale = if largest == 0.0 { 1.0 } else { largest / 127.0 };
-        let (inverse, sign) = (P::Simd::splat(1.0 / scale), P::Simd::splat(f32::from(SIGN)));
-        for at in vectors::<P>(head_dim) {
-            let x = P::Simd::mul(P::Inner::load::<P::Simd>(source.add(at)), inverse);
-            P::store_quantized(target.add(at).cast(), P::Simd::add(x, sign));
+        extremes.store(least.as_mut_ptr(), greatest.as_mut_ptr());
+        let mut inverses = [0.0; MAX_LANES];
+        for (lane, inverse) in inverses.iter_mut().enumerate().take(lanes) {
+            // NaN where a value is not finite: then the scores are not numbers either.
+            let largest = greatest[lane].max(-least[lane]) + least[lane] * 0.0;
+            let scale = if largest == 0.0 { 1.0 } else { largest / 127.0 };
+            *memory.query_scales.add(at + lane) = scale;
+            *inverse = 1.0 / scale;
         }
-        let bytes = std::slice::from_raw_parts_mut(target, row);
-        let mut sum = 0;
-        for byte in &mut bytes[..head_dim] {
-            *byte ^= SIGN;
-            sum += i32::from(*byte as i8);
-        }
-        bytes[head_dim..].fill(0);
-        (scale, sum as f32)
+        P::Simd::load(inverses.as_ptr())
     }
 }
 

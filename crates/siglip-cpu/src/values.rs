@@ -12,7 +12,7 @@ use crate::buffer::Buffer;
 use crate::gemm::{Epilogue, Part, Product};
 use crate::kernels::Kernels;
 use crate::ops::{Exponentials, Extremes, largest_scores, row_scale, weight_of_score};
-use crate::path::{Element, MAX_STEP, Path, RowScale, Vector, lanes};
+use crate::path::{Element, MAX_BYTES, Path, RowScale, Vector, lanes};
 use crate::scores;
 use crate::simd::{MAX_LANES, Simd};
 
@@ -108,12 +108,12 @@ pub(crate) unsafe fn quantize_values<P: Kernels>(head: &Attention<P>) {
             for at in scores::vectors::<P>(head.head_dim) {
                 let offset = P::Simd::load(memory.offsets.add(at));
                 let inverse = P::Simd::load(memory.inverses.add(at));
-                let mut rows = [P::Simd::zero(); MAX_STEP];
+                let mut rows = [P::Simd::zero(); MAX_BYTES];
                 for (i, row) in rows.iter_mut().enumerate().take(keys) {
                     let x = P::Inner::load::<P::Simd>(head.v.add((first + i) * head.kv_stride + at));
                     *row = P::Simd::mul(P::Simd::sub(x, offset), inverse);
                 }
-                P::store_bytes(memory.values.add(first * head.head_dim + at * P::STEP), rows);
+                P::store_groups(memory.values.add(first * head.head_dim + at * P::STEP), rows);
             }
         }
     }
@@ -146,7 +146,7 @@ pub(crate) unsafe fn weights<P: Kernels, const NV: usize>(head: &Attention<P>, c
             let keys = P::STEP.min(columns.keys - first);
             for (v, (sum, offset)) in sums.iter_mut().zip(offsets).enumerate() {
                 let at = v * lanes::<P>();
-                let mut weights: [Vector<P>; MAX_STEP] = [P::Simd::zero(); MAX_STEP];
+                let mut weights: [Vector<P>; MAX_BYTES] = [P::Simd::zero(); MAX_BYTES];
                 for (i, weight) in weights.iter_mut().enumerate().take(keys) {
                     let score = P::Simd::load(columns.scores.add((first + i) * width + at));
                     *weight = weight_of_score::<P>(score, scale, offset);
@@ -214,20 +214,25 @@ pub(crate) unsafe fn mix<P: Kernels>(head: &Attention<P>, vectors: usize) {
 mod tests {
     #![expect(clippy::print_stderr, reason = "tests that are skipped say so")]
 
+    use std::ops::RangeInclusive;
+
     use super::*;
     use crate::Isa;
-    use crate::dot::{Vpdpbusd, Vpdpbusd256};
+    use crate::dot::{Loops, Vpdpbusd, Vpdpbusd256};
     use crate::path::{F32, Int8};
-    use crate::simd::{Avx2, Avx512};
+    use crate::simd::{Avx2, Avx512, Portable};
 
-    /// Four rows of numbers, each of which is rounded to the one at the same place among the integers.
-    type Rows = [[f32; MAX_LANES]; MAX_STEP];
+    /// Bytes of a group.
+    const STEP: usize = 4;
+
+    /// Numbers, each of which is rounded to the one at the same place among the integers.
+    type Rows = [[f32; MAX_LANES]; STEP];
 
     #[inline(always)]
-    unsafe fn loaded<P: Path>(rows: &Rows) -> [Vector<P>; MAX_STEP] {
+    unsafe fn loaded<P: Path>(rows: &Rows) -> [Vector<P>; MAX_BYTES] {
         // SAFETY: no vector is longer than a row.
         unsafe {
-            let mut loaded = [P::Simd::zero(); MAX_STEP];
+            let mut loaded = [P::Simd::zero(); MAX_BYTES];
             for (loaded, row) in loaded.iter_mut().zip(rows) {
                 *loaded = P::Simd::load(row.as_ptr());
             }
@@ -235,19 +240,18 @@ mod tests {
         }
     }
 
-    /// All integers up to `most`, in four rows a time, and what is rounded to them.
-    fn in_rows(most: u16) -> impl Iterator<Item = (Rows, [[u16; MAX_LANES]; MAX_STEP])> {
-        (0..=most).step_by(7).map(move |first| {
-            let mut integers = [[0; MAX_LANES]; MAX_STEP];
+    /// All integers of a range, in four rows a time, and what is rounded to them.
+    fn in_rows(range: RangeInclusive<i16>) -> impl Iterator<Item = (Rows, [[i16; MAX_LANES]; STEP])> {
+        let last = *range.end();
+        range.step_by(7).map(move |first| {
+            let mut integers = [[0; MAX_LANES]; STEP];
             for (i, integer) in integers.as_flattened_mut().iter_mut().enumerate() {
-                *integer = (first + i as u16 * 3).min(most);
+                *integer = first.saturating_add(i as i16 * 3).min(last);
             }
+            let rounded = |(i, integer): (usize, i16)| f32::from(integer) + [0.0, 0.4, -0.4][i % 3];
             let rows = integers.map(|row| {
-                let mut rounded = row.map(f32::from);
-                for (i, x) in rounded.iter_mut().enumerate() {
-                    *x += [0.0, 0.4, -0.4][i % 3] * f32::from(*x > 0.0);
-                }
-                rounded
+                let mut numbers = row.into_iter().enumerate().map(rounded);
+                std::array::from_fn(|_| numbers.next().unwrap_or_default())
             });
             (rows, integers)
         })
@@ -255,17 +259,21 @@ mod tests {
 
     #[inline(always)]
     unsafe fn check<P: Path>() {
-        for (rows, integers) in in_rows(255) {
-            let mut bytes = [[0_u8; MAX_STEP]; MAX_LANES];
+        for (rows, integers) in in_rows(0..=255).chain(in_rows(-128..=127)) {
+            let mut bytes = [[0_u8; STEP]; MAX_LANES];
             // SAFETY: there is room for a step of the longest vector; the caller has the instructions.
-            unsafe { P::store_bytes(bytes.as_mut_ptr().cast(), loaded::<P>(&rows)) };
+            unsafe { P::store_groups(bytes.as_mut_ptr().cast(), loaded::<P>(&rows)) };
             for (lane, group) in bytes.iter().enumerate().take(lanes::<P>()) {
-                assert_eq!(group.map(u16::from), integers.map(|row| row[lane]));
+                assert_eq!(*group, integers.map(|row| row[lane] as u8));
             }
         }
-        for (rows, integers) in in_rows((127 << 8) + 127) {
-            let (mut high, mut low) = ([[0_i8; MAX_STEP]; MAX_LANES], [[0_i8; MAX_STEP]; MAX_LANES]);
-            // SAFETY: as above.
+    }
+
+    #[inline(always)]
+    unsafe fn check_two_bytes<P: Path>() {
+        for (rows, integers) in in_rows(0..=(127 << 8) + 127) {
+            let (mut high, mut low) = ([[0_i8; STEP]; MAX_LANES], [[0_i8; STEP]; MAX_LANES]);
+            // SAFETY: there is room for a step of the longest vector; the caller has the instructions.
             unsafe {
                 P::store_two_bytes(high.as_mut_ptr().cast(), low.as_mut_ptr().cast(), loaded::<P>(&rows));
             }
@@ -279,11 +287,20 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_the_numbers_without_instructions_for_them() {
+        // SAFETY: no instructions but the target's.
+        unsafe { check::<Int8<Loops, F32<Portable>>>() }
+    }
+
+    #[test]
     fn bytes_are_the_numbers_with_avx512() {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
         unsafe fn run() {
             // SAFETY: these are the path's instructions.
-            unsafe { check::<Int8<Vpdpbusd, F32<Avx512>>>() }
+            unsafe {
+                check::<Int8<Vpdpbusd, F32<Avx512>>>();
+                check_two_bytes::<Int8<Vpdpbusd, F32<Avx512>>>();
+            }
         }
         if !Isa::Avx512Vnni.is_available() {
             eprintln!("skipped: this machine has no AVX-512 VNNI");
@@ -298,7 +315,10 @@ mod tests {
         #[target_feature(enable = "avx2,fma")]
         unsafe fn run() {
             // SAFETY: what is stored needs no more than these of the path's instructions.
-            unsafe { check::<Int8<Vpdpbusd256, F32<Avx2>>>() }
+            unsafe {
+                check::<Int8<Vpdpbusd256, F32<Avx2>>>();
+                check_two_bytes::<Int8<Vpdpbusd256, F32<Avx2>>>();
+            }
         }
         if !Isa::Avx2.is_available() {
             eprintln!("skipped: this machine has no AVX2");

@@ -15,7 +15,7 @@ pub(crate) use portable::Loops;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
 
-use crate::path::{Layout, MAX_STEP, interleave};
+use crate::path::{Layout, MAX_BYTES, MAX_STEP, interleave};
 use crate::simd::{MAX_LANES, Simd};
 
 /// Groups of bf16 values, multiplied and summed in f32.
@@ -106,7 +106,7 @@ pub(crate) trait IntegerDot: Copy + 'static {
     /// What is taken from every activation before it is multiplied: 0, or 128 where the instruction multiplies signed
     /// bytes only.
     const ZERO: f32 = 0.0;
-    /// Whether there are [`IntegerDot::store_groups`] and [`IntegerDot::store_two_bytes`].
+    /// Whether there is [`IntegerDot::store_two_bytes`].
     const TWO_BYTES: bool = false;
 
     /// The same group in every lane. Rows are `stride` values apart.
@@ -119,14 +119,23 @@ pub(crate) trait IntegerDot: Copy + 'static {
     unsafe fn to_floats(sums: Self::Sums, row: usize) -> <Self::Simd as Simd>::V;
     /// Stores values from 0 to 255 as bytes, rounded to nearest, ties to even.
     unsafe fn store_bytes(p: *mut u8, v: <Self::Simd as Simd>::V);
-    /// [`crate::path::Path::store_bytes`].
+    /// [`crate::path::Path::store_groups`].
     #[inline(always)]
-    unsafe fn store_groups(_: *mut u8, _: [<Self::Simd as Simd>::V; MAX_STEP]) {
-        unreachable!("this instruction's operands are not packed from four rows")
+    unsafe fn store_groups(p: *mut u8, rows: [<Self::Simd as Simd>::V; MAX_BYTES]) {
+        let mut values = [0.0; MAX_LANES];
+        // SAFETY: no vector is longer; the caller vouches for a group a lane.
+        unsafe {
+            for (i, row) in rows.into_iter().enumerate().take(Self::STEP) {
+                Self::Simd::store(values.as_mut_ptr(), row);
+                for (lane, value) in values.iter().enumerate().take(Self::Simd::LANES) {
+                    *p.add(lane * Self::STEP + i) = value.round_ties_even() as i32 as u8;
+                }
+            }
+        }
     }
     /// [`crate::path::Path::store_two_bytes`].
     #[inline(always)]
-    unsafe fn store_two_bytes(_high: *mut i8, _low: *mut i8, _: [<Self::Simd as Simd>::V; MAX_STEP]) {
-        unreachable!("this instruction's operands are not packed from four rows")
+    unsafe fn store_two_bytes(_high: *mut i8, _low: *mut i8, _: [<Self::Simd as Simd>::V; MAX_BYTES]) {
+        unreachable!("attention's second product is on another path")
     }
 }

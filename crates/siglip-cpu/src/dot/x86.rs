@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::{Bf16Dot, IntegerDot};
-use crate::path::MAX_STEP;
+use crate::path::{MAX_BYTES, MAX_STEP};
 use crate::simd::{Avx2, Avx512, avx512_first};
 
 /// AVX-512 BF16.
@@ -116,47 +116,65 @@ impl IntegerDot for Vpdpbusd {
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v))) }
     }
     #[inline(always)]
-    unsafe fn store_groups(p: *mut u8, rows: [__m512; MAX_STEP]) {
+    unsafe fn store_groups(p: *mut u8, rows: [__m512; MAX_BYTES]) {
         unsafe {
             let (even, odd) = pairs_avx512(rows);
-            _mm512_storeu_si512(p.cast(), _mm512_or_si512(even, _mm512_slli_epi32::<8>(odd)));
+            _mm512_storeu_si512(p.cast(), low_bytes_avx512(even, odd));
         }
     }
     #[inline(always)]
-    unsafe fn store_two_bytes(high: *mut i8, low: *mut i8, rows: [__m512; MAX_STEP]) {
+    unsafe fn store_two_bytes(high: *mut i8, low: *mut i8, rows: [__m512; MAX_BYTES]) {
         unsafe {
             let (even, odd) = pairs_avx512(rows);
-            let second = _mm512_set1_epi16(EVERY_SECOND_BYTE);
-            let low_bytes = _mm512_ternarylogic_epi32::<SELECT>(second, _mm512_slli_epi32::<8>(odd), even);
-            _mm512_storeu_si512(low.cast(), low_bytes);
+            _mm512_storeu_si512(low.cast(), low_bytes_avx512(even, odd));
             let half = _mm512_set1_epi16(HALF_OF_HIGH);
             let (even, odd) = (_mm512_add_epi16(even, half), _mm512_add_epi16(odd, half));
+            let second = _mm512_set1_epi16(EVERY_SECOND_BYTE);
             let high_bytes = _mm512_ternarylogic_epi32::<SELECT>(second, odd, _mm512_srli_epi32::<8>(even));
             _mm512_storeu_si512(high.cast(), high_bytes);
         }
     }
 }
 
-/// Of each group of four bytes the second and the fourth.
+/// Of each group of four bytes the last two; the second and the fourth; and every second 16 bits of `vpblendw`.
+const EVERY_SECOND_PAIR: i32 = -0x1_0000;
 const EVERY_SECOND_BYTE: i16 = -0x100;
+const EVERY_SECOND: i32 = 0b1010_1010;
 /// What is added before the low byte is cut off, since that is a signed one.
 const HALF_OF_HIGH: i16 = 0x80;
 /// The ternary logic that takes the second operand's bits where the first has ones, and else the third's.
 const SELECT: i32 = 0b1100_1010;
 
-/// Rows 0 and 2, and rows 1 and 3, as integers of 16 bits in turn.
+/// Rows 0 and 2, and rows 1 and 3, as integers of 16 bits in turn. There are no more.
 ///
 /// # Safety
 ///
 /// The caller has AVX-512.
 #[inline(always)]
-unsafe fn pairs_avx512(rows: [__m512; MAX_STEP]) -> (__m512i, __m512i) {
+unsafe fn pairs_avx512(rows: [__m512; MAX_BYTES]) -> (__m512i, __m512i) {
     // SAFETY: the caller's.
     unsafe {
         let (a, b) = (_mm512_cvtps_epi32(rows[0]), _mm512_cvtps_epi32(rows[1]));
         let (c, d) = (_mm512_cvtps_epi32(rows[2]), _mm512_cvtps_epi32(rows[3]));
-        let (c, d) = (_mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<16>(d));
-        (_mm512_or_si512(a, c), _mm512_or_si512(b, d))
+        let second = _mm512_set1_epi32(EVERY_SECOND_PAIR);
+        (
+            _mm512_ternarylogic_epi32::<SELECT>(second, _mm512_slli_epi32::<16>(c), a),
+            _mm512_ternarylogic_epi32::<SELECT>(second, _mm512_slli_epi32::<16>(d), b),
+        )
+    }
+}
+
+/// The low bytes of what [`pairs_avx512`] gives, rows in order.
+///
+/// # Safety
+///
+/// The caller has AVX-512.
+#[inline(always)]
+unsafe fn low_bytes_avx512(even: __m512i, odd: __m512i) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe {
+        let second = _mm512_set1_epi16(EVERY_SECOND_BYTE);
+        _mm512_ternarylogic_epi32::<SELECT>(second, _mm512_slli_epi32::<8>(odd), even)
     }
 }
 
@@ -199,21 +217,20 @@ impl IntegerDot for Vpdpbusd256 {
         unsafe { store_bytes_avx2(p, v) }
     }
     #[inline(always)]
-    unsafe fn store_groups(p: *mut u8, rows: [__m256; MAX_STEP]) {
+    unsafe fn store_groups(p: *mut u8, rows: [__m256; MAX_BYTES]) {
         unsafe {
             let (even, odd) = pairs_avx2(rows);
-            _mm256_storeu_si256(p.cast(), _mm256_or_si256(even, _mm256_slli_epi32::<8>(odd)));
+            _mm256_storeu_si256(p.cast(), low_bytes_avx2(even, odd));
         }
     }
     #[inline(always)]
-    unsafe fn store_two_bytes(high: *mut i8, low: *mut i8, rows: [__m256; MAX_STEP]) {
+    unsafe fn store_two_bytes(high: *mut i8, low: *mut i8, rows: [__m256; MAX_BYTES]) {
         unsafe {
             let (even, odd) = pairs_avx2(rows);
-            let second = _mm256_set1_epi16(EVERY_SECOND_BYTE);
-            let low_bytes = _mm256_blendv_epi8(even, _mm256_slli_epi32::<8>(odd), second);
-            _mm256_storeu_si256(low.cast(), low_bytes);
+            _mm256_storeu_si256(low.cast(), low_bytes_avx2(even, odd));
             let half = _mm256_set1_epi16(HALF_OF_HIGH);
             let (even, odd) = (_mm256_add_epi16(even, half), _mm256_add_epi16(odd, half));
+            let second = _mm256_set1_epi16(EVERY_SECOND_BYTE);
             let high_bytes = _mm256_blendv_epi8(_mm256_srli_epi32::<8>(even), odd, second);
             _mm256_storeu_si256(high.cast(), high_bytes);
         }
@@ -226,14 +243,27 @@ impl IntegerDot for Vpdpbusd256 {
 ///
 /// The caller has AVX2.
 #[inline(always)]
-unsafe fn pairs_avx2(rows: [__m256; MAX_STEP]) -> (__m256i, __m256i) {
+unsafe fn pairs_avx2(rows: [__m256; MAX_BYTES]) -> (__m256i, __m256i) {
     // SAFETY: the caller's.
     unsafe {
         let (a, b) = (_mm256_cvtps_epi32(rows[0]), _mm256_cvtps_epi32(rows[1]));
         let (c, d) = (_mm256_cvtps_epi32(rows[2]), _mm256_cvtps_epi32(rows[3]));
-        let (c, d) = (_mm256_slli_epi32::<16>(c), _mm256_slli_epi32::<16>(d));
-        (_mm256_or_si256(a, c), _mm256_or_si256(b, d))
+        (
+            _mm256_blend_epi16::<EVERY_SECOND>(a, _mm256_slli_epi32::<16>(c)),
+            _mm256_blend_epi16::<EVERY_SECOND>(b, _mm256_slli_epi32::<16>(d)),
+        )
     }
+}
+
+/// [`low_bytes_avx512`].
+///
+/// # Safety
+///
+/// The caller has AVX2.
+#[inline(always)]
+unsafe fn low_bytes_avx2(even: __m256i, odd: __m256i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe { _mm256_blendv_epi8(even, _mm256_slli_epi32::<8>(odd), _mm256_set1_epi16(EVERY_SECOND_BYTE)) }
 }
 
 /// AVX2. Not `vpmaddubsw`, whose sums of two products saturate at 16 bits: bytes are widened to 16 bits, the even and

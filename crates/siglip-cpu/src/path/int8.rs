@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::{ColumnScale, ColumnScales, Layout, MAX_STEP, Path, RowScale, Vector};
+use super::{ColumnScale, ColumnScales, Layout, MAX_BYTES, MAX_STEP, Path, RowScale, Vector};
 use crate::dot::IntegerDot;
 use crate::simd::Simd;
 
@@ -106,12 +106,12 @@ where
         unsafe { D::store_bytes(p, v) }
     }
     #[inline(always)]
-    unsafe fn store_bytes(p: *mut u8, rows: [Vector<Self>; MAX_STEP]) {
+    unsafe fn store_groups(p: *mut u8, rows: [Vector<Self>; MAX_BYTES]) {
         // SAFETY: the caller's.
         unsafe { D::store_groups(p, rows) }
     }
     #[inline(always)]
-    unsafe fn store_two_bytes(high: *mut i8, low: *mut i8, rows: [Vector<Self>; MAX_STEP]) {
+    unsafe fn store_two_bytes(high: *mut i8, low: *mut i8, rows: [Vector<Self>; MAX_BYTES]) {
         // SAFETY: the caller's.
         unsafe { D::store_two_bytes(high, low, rows) }
     }

@@ -106,16 +106,16 @@ pub(crate) trait Path: Copy + 'static {
     }
     /// Stores a vector of values from 0 to 255 as activations, rounded to nearest, ties to even. Only for quantised paths.
     unsafe fn store_quantized(p: *mut Self::Activation, v: Vector<Self>);
-    /// Stores one step of a left operand of bytes: four rows of values from 0 to 255, rounded to nearest, interleaved. Only
-    /// for paths with [values](Path::VALUES) in 8 bits.
+    /// Stores one step of one vector of an operand of bytes, signed or not: the first `STEP` vectors are its rows, rounded to
+    /// nearest, ties to even, interleaved. Only for quantised paths.
     #[inline(always)]
-    unsafe fn store_bytes(_: *mut u8, _: [Vector<Self>; MAX_STEP]) {
-        unreachable!("attention's second product is on another path")
+    unsafe fn store_groups(_: *mut u8, _: [Vector<Self>; MAX_BYTES]) {
+        unreachable!("this path is not quantised")
     }
-    /// Stores one step of a right operand of integers from 0 to 32,639 in two bytes: four rows of values, rounded to nearest,
-    /// interleaved, are 256 times the high bytes plus the low ones, all of them signed. Only for the same paths.
+    /// Stores integers from 0 to 32,639 likewise in two bytes: they are 256 times the high bytes plus the low ones, all of them
+    /// signed. Only for paths with [values](Path::VALUES) in 8 bits.
     #[inline(always)]
-    unsafe fn store_two_bytes(_high: *mut i8, _low: *mut i8, _: [Vector<Self>; MAX_STEP]) {
+    unsafe fn store_two_bytes(_high: *mut i8, _low: *mut i8, _: [Vector<Self>; MAX_BYTES]) {
         unreachable!("attention's second product is on another path")
     }
 
@@ -206,6 +206,9 @@ pub(crate) const fn steps<P: Path>(k: usize) -> usize {
 
 /// The longest [`Path::STEP`] of paths that multiply activations with one another.
 pub(crate) const MAX_STEP: usize = 4;
+
+/// The longest [`Path::STEP`] of all: bytes that an instruction takes of one row.
+pub(crate) const MAX_BYTES: usize = 8;
 
 /// [`Path::pack_step`] a value at a time, for `step` rows and `lanes` columns.
 #[inline(always)]
