@@ -78,24 +78,17 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
         let gflop_per_item = info.flop_per_item / 1e9;
         let flop = batch_size as f64 * gflop_per_item;
         profile.as_deref().inspect(|profile| profile.reset());
-        let (times, seconds, peak_gflops, fraction_of_peak) = match (&options, engines.as_mut_slice()) {
+        let run = match (&options, engines.as_mut_slice()) {
             (EngineOptions::Cpu(_), [engine]) => {
-                let stretches =
-                    in_turns(engine.as_mut(), &batches, duration, || options.measure_peak(BURST))?;
-                let fractions = stretches.iter().map(|stretch| stretch.fraction_of_peak(flop)).collect();
-                let times: Vec<f64> = stretches.iter().flat_map(|stretch| &stretch.times).copied().collect();
-                let peaks = stretches.iter().flat_map(|stretch| stretch.peaks).collect();
-                let seconds = times.iter().sum();
-                (times, seconds, median(peaks), median(fractions))
+                let measure_peak = || options.measure_peak(BURST);
+                Run::of_stretches(in_turns(engine.as_mut(), &batches, duration, measure_peak)?, flop)
             }
             _ => {
                 let peak = options.measure_peak(Duration::from_millis(300))? * options.devices() as f64;
                 let (times, seconds) = at_once(&mut engines, &batches, duration)?;
-                let gflops = times.len() as f64 * flop / seconds;
-                (times, seconds, peak, gflops / peak)
+                Run::new(times, seconds, peak, flop)
             }
         };
-        let items_per_s = (batch_size * times.len()) as f64 / seconds;
         let measurement = Measurement {
             model: model.name.clone(),
             tower: info.tower.to_string(),
@@ -105,11 +98,11 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
             batch_size,
             engines: engines.len(),
             threads: info.threads,
-            items_per_s,
-            p50_ms: median(times) * 1e3,
+            items_per_s: (batch_size * run.times.len()) as f64 / run.seconds,
+            p50_ms: median(run.times) * 1e3,
             gflop_per_item,
-            peak_gflops,
-            fraction_of_peak,
+            peak_gflops: run.peak_gflops,
+            fraction_of_peak: run.fraction_of_peak,
             load_s,
             rss_mb: megabytes("/proc/self/status", "VmHWM"),
         };
@@ -117,8 +110,8 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Failure::Stdout)?;
         if let Some(profile) = &profile {
             // Only words for a person; nothing depends on their arriving.
-            let _ =
-                write!(std::io::stderr(), "{}", table(profile, batch_size, measurement.threads, peak_gflops));
+            let Measurement { threads, peak_gflops, .. } = measurement;
+            let _ = write!(std::io::stderr(), "{}", table(profile, batch_size, threads, peak_gflops));
         }
     }
     Ok(())
@@ -160,6 +153,32 @@ impl Batches {
             times.push(batch.elapsed().as_secs_f64());
         }
         Ok(times)
+    }
+}
+
+/// What was measured of one batch size.
+struct Run {
+    /// The seconds of each batch, and from the first one's beginning to the last one's end but for pauses.
+    times: Vec<f64>,
+    seconds: f64,
+    peak_gflops: f64,
+    fraction_of_peak: f64,
+}
+
+impl Run {
+    /// Where a batch is `gflop` thousand million operations.
+    fn new(times: Vec<f64>, seconds: f64, peak_gflops: f64, gflop: f64) -> Run {
+        let gflops = times.len() as f64 * gflop / seconds;
+        Run { times, seconds, peak_gflops, fraction_of_peak: gflops / peak_gflops }
+    }
+
+    /// The same for batches between which the peak was measured.
+    fn of_stretches(stretches: Vec<Stretch>, gflop: f64) -> Run {
+        let fractions = stretches.iter().map(|stretch| stretch.fraction_of_peak(gflop)).collect();
+        let peaks = stretches.iter().flat_map(|stretch| stretch.peaks).collect();
+        let times: Vec<f64> = stretches.into_iter().flat_map(|stretch| stretch.times).collect();
+        let seconds = times.iter().sum();
+        Run { times, seconds, peak_gflops: median(peaks), fraction_of_peak: median(fractions) }
     }
 }
 

@@ -260,7 +260,7 @@ unsafe fn pack_queries<P: Path>(head: &Attention<P>, panel: &Panel) {
 /// Transposes groups of `bytes` bytes: `rows` rows of `columns` groups, `row_bytes` from row to row, into `columns` rows of
 /// `LANES` groups, `width` groups from row to row; rows that are not there become zeroes.
 #[inline(always)]
-pub(crate) unsafe fn transpose_groups<S: Simd>(
+unsafe fn transpose_groups<S: Simd>(
     bytes: usize,
     source: *const u8,
     row_bytes: usize,

@@ -3,8 +3,8 @@
 //! As SageAttention does it (Zhang et al., "SageAttention: Accurate 8-Bit Attention for Plug-and-play Inference
 //! Acceleration", ICLR 2025): queries and keys are quantised row by row, and keys lose their mean over the positions first.
 //! That moves all scores of a query alike, which softmax does not see, and takes away what a trained model's keys have in
-//! common, often far more than what sets them apart. The product with the values stays in the path for attention: its left
-//! operand, weights from 0 to 1, has no scale that suits both a sharp and a flat row.
+//! common, often far more than what sets them apart. The product with the values stays in the path for attention, or has its
+//! weights in two bytes (see [`crate::values`]): of weights from 0 to 1, no unit of 8 bits suits both a sharp and a flat row.
 //!
 //! Keys are the activations of the product here (unsigned, with a scale and an offset each), queries its columns (signed,
 //! with a scale and a sum each).
@@ -206,6 +206,9 @@ unsafe fn lay_in_lanes<P: Path>(head: &Attention<P>, first: usize, filled: usize
     }
 }
 
+/// Queries of smaller values only are zero: the reciprocal of their scale would be infinite.
+const TINY: f32 = 1e-30;
+
 /// Scales the queries that were laid in lanes so that the largest magnitude of each becomes 127, and keeps their scales from
 /// `at` on. What they are to be multiplied with.
 #[inline(always)]
@@ -223,7 +226,7 @@ unsafe fn scale_queries<P: Path>(head: &Attention<P>, at: usize) -> Vector<P> {
         for (lane, inverse) in inverses.iter_mut().enumerate().take(lanes) {
             // NaN where a value is not finite: then the scores are not numbers either.
             let largest = greatest[lane].max(-least[lane]) + least[lane] * 0.0;
-            let scale = if largest == 0.0 { 1.0 } else { largest / 127.0 };
+            let scale = if largest < TINY { 1.0 } else { largest / 127.0 };
             *memory.query_scales.add(at + lane) = scale;
             *inverse = 1.0 / scale;
         }

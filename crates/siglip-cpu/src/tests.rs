@@ -3,7 +3,8 @@
 mod attention;
 
 use attention::{
-    check_attention, check_attention_of_what_is_not_finite, check_attention_with_many_small_weights,
+    check_attention, check_attention_of_next_to_nothing, check_attention_of_what_is_not_finite,
+    check_attention_with_many_small_weights,
 };
 
 use crate::dot::Loops;
@@ -63,6 +64,7 @@ for_every_path!(epilogues, check_epilogues);
 for_every_path!(layer_norms_of_odd_sizes, check_layer_norms);
 for_every_path!(attention_of_odd_sizes, check_attention);
 for_every_path!(attention_of_what_is_not_finite, check_attention_of_what_is_not_finite);
+for_every_path!(attention_of_next_to_nothing, check_attention_of_next_to_nothing);
 for_every_path!(attention_with_many_small_weights, check_attention_with_many_small_weights);
 
 /// Instantiates a generic check for every quantised path that this machine can run.
@@ -114,6 +116,7 @@ macro_rules! for_every_quantized_path {
 for_every_quantized_path!(integer_products_of_odd_sizes, check_integer_products);
 for_every_quantized_path!(quantized_rows, check_quantized_rows);
 for_every_quantized_path!(attention_with_scores_in_8_bits, check_attention);
+for_every_quantized_path!(attention_in_8_bits_of_next_to_nothing, check_attention_of_next_to_nothing);
 for_every_quantized_path!(attention_in_8_bits_of_what_is_not_finite, check_attention_of_what_is_not_finite);
 for_every_quantized_path!(
     attention_in_8_bits_with_many_small_weights,

@@ -90,6 +90,25 @@ pub(super) fn check_attention_with_many_small_weights<P: Kernels>() {
     }
 }
 
+/// Operands that are next to nothing, whose scales have no reciprocal, are taken for nothing.
+pub(super) fn check_attention_of_next_to_nothing<P: Kernels>() {
+    for (queries, keys, head_dim) in [(3, 5, 4), (20, 81, 16), (20, 130, 24)] {
+        let head = TestHead::<P> { queries, keys, head_dim, stride: head_dim, path: PhantomData };
+        let values = |rows: usize, value: f32| -> Vec<P::Inner> {
+            (0..rows * head_dim + 16).map(|i| P::Inner::from_f32(value * (i % 2) as f32)).collect()
+        };
+        for tiny in [0.0, 1e-39, 1e-37, 1e-33] {
+            for [q, k, v] in [[tiny, 1.0, 1.0], [1.0, tiny, 1.0], [1.0, 1.0, tiny], [tiny; 3]] {
+                let out = to_f32(&head.attend(&values(queries, q), &values(keys, k), &values(keys, v)));
+                for (query, d) in (0..queries).flat_map(|query| (0..head_dim).map(move |d| (query, d))) {
+                    let (got, expected) = (out[head.place(query, d)], v * (d % 2) as f32);
+                    assert!((got - expected).abs() <= 1e-2 * expected + 1e-30, "{got} for {expected}");
+                }
+            }
+        }
+    }
+}
+
 /// Attention's numbers must not vanish: a query or a key that is not finite gives a result that is not.
 pub(super) fn check_attention_of_what_is_not_finite<P: Kernels>() {
     for (queries, keys, head_dim) in [(3, 5, 4), (64, 64, 72), (20, 81, 16), (20, 130, 24)] {
