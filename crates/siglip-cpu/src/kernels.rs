@@ -26,7 +26,7 @@ pub(crate) trait Kernels: Path<Attention: ActivationKernels> {
     unsafe fn leave();
     /// [`gemm::multiply`].
     unsafe fn multiply(product: &Product<Self>);
-    /// [`gemm::multiply_steps`]. Only for paths with [values](Path::VALUES) in 8 bits.
+    /// [`gemm::multiply_steps`]. Only for paths with [scores](Path::SCORES) in 8 bits.
     unsafe fn multiply_steps(product: &Product<Self>);
     /// [`ops::layer_norm`].
     unsafe fn layer_norm(norm: &LayerNorm<Self>);
@@ -112,8 +112,8 @@ macro_rules! kernels {
             unsafe fn multiply_steps(product: &Product<Self>) {
                 $(#[target_feature(enable = $features)])?
                 unsafe fn enabled(product: &Product<$path>) {
-                    if !<$path as Path>::VALUES {
-                        unreachable!("attention's second product is on another path");
+                    if !<$path as Path>::SCORES {
+                        unreachable!("attention's products are on another path");
                     }
                     // SAFETY: the caller's contract.
                     unsafe { gemm::multiply_steps(product) }

@@ -1,7 +1,7 @@
 //! Everything between the matrix products but GELU: exponential, softmax's exponentials, layer norm. Written once over [`Simd`].
 
 use crate::path::{Element, MAX_STEP, Path, RowScale, Vector, lanes};
-use crate::simd::Simd;
+use crate::simd::{MAX_LANES, Simd};
 
 /// `2^x`, as exact as a path [needs](Path::SHORT) it: 2^round(x) times a polynomial over [-0.5, 0.5]. |x| < 126.
 #[inline(always)]
@@ -249,30 +249,39 @@ impl<S: Simd> Extremes<S> {
         }
     }
 
+    /// How rows that lie in lanes are quantised, from `scales` on: their offsets, and the reciprocals of their scales.
+    #[inline(always)]
+    pub(crate) unsafe fn row_scales(self, scales: *mut RowScale) -> (S::V, S::V) {
+        unsafe {
+            let (mut offsets, mut greatest) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
+            self.store(offsets.as_mut_ptr(), greatest.as_mut_ptr());
+            let mut inverses = [0.0; MAX_LANES];
+            for (lane, inverse) in inverses.iter_mut().enumerate().take(S::LANES) {
+                let (scale, reciprocal) = row_scale(offsets[lane], greatest[lane]);
+                *scales.add(lane) = scale;
+                *inverse = reciprocal;
+            }
+            (S::load(offsets.as_ptr()), S::load(inverses.as_ptr()))
+        }
+    }
+
     /// The least value, the greatest, and zero or NaN.
     #[inline(always)]
     unsafe fn of_all_lanes(self) -> (f32, f32, f32) {
         unsafe { (-S::maximum(S::sub(S::zero(), self.least)), S::maximum(self.greatest), S::sum(self.zero)) }
     }
-
-    /// As [`extremes`].
-    #[inline(always)]
-    pub(crate) unsafe fn least_and_greatest(self) -> (f32, f32) {
-        let (least, greatest, zero) = unsafe { self.of_all_lanes() };
-        (least + zero, greatest)
-    }
 }
 
 /// How a row with these extremes is quantised, and the reciprocal of the scale. A row of one value only gets scale 1:
 /// all its integers are 0, and the offset says it all.
-pub(crate) fn row_scale(least: f32, greatest: f32) -> (RowScale, f32) {
+fn row_scale(least: f32, greatest: f32) -> (RowScale, f32) {
     let range = greatest - least;
     let scale = if range > 0.0 { range / 255.0 } else { 1.0 };
     (RowScale { scale, offset: least }, 1.0 / scale)
 }
 
 #[inline(always)]
-pub(crate) unsafe fn quantize_vector<P: Path>(
+unsafe fn quantize_vector<P: Path>(
     x: <P::Simd as Simd>::V,
     scale: RowScale,
     inverse: f32,

@@ -13,7 +13,7 @@ use crate::attention::{Attention, Panel};
 use crate::buffer::Buffer;
 use crate::gemm::{Epilogue, Part, Product};
 use crate::kernels::Kernels;
-use crate::ops::{Extremes, quantize_vector, row_scale};
+use crate::ops::Extremes;
 use crate::path::{Element, MAX_BYTES, Path, RowScale, Vector, lanes};
 use crate::simd::{MAX_LANES, Simd};
 
@@ -40,12 +40,12 @@ pub(crate) struct Scratch {
 /// Pointers into a [`Scratch`].
 #[derive(Clone, Copy)]
 pub(crate) struct ScratchMemory {
-    /// `[keys][row_bytes]`.
+    /// `[steps][padded(keys)][STEP]`.
     keys: *mut u8,
     key_scales: *mut RowScale,
     /// The keys' mean, `[head_dim]`.
     mean: *mut f32,
-    /// A vector of queries in f32, row by row, where they are in another format, and `[head_dim][LANES]`.
+    /// A vector of keys or queries in f32, row by row, where they are in another format, and `[head_dim][LANES]`.
     rows: *mut f32,
     columns: *mut f32,
     /// `[vectors][LANES]`.
@@ -56,8 +56,10 @@ pub(crate) struct ScratchMemory {
 impl Scratch {
     /// For heads of always as many keys, and as many values each; none where scores are not in 8 bits.
     pub(crate) fn new<P: Path>(keys: usize, head_dim: usize) -> std::io::Result<Self> {
-        let wanted = |size: usize| if in_8_bits::<P>(keys, head_dim) { size } else { 0 };
-        let (row, queries) = (row_bytes::<P>(head_dim), P::MAX_VECTORS * lanes::<P>());
+        let in_8_bits = in_8_bits::<P>(keys, head_dim);
+        let wanted = |size: usize| if in_8_bits { size } else { 0 };
+        let (keys, row) = (padded::<P>(keys), head_dim.next_multiple_of(P::STEP));
+        let queries = P::MAX_VECTORS * lanes::<P>();
         Ok(Scratch {
             keys: Buffer::zeroed(wanted(keys * row))?,
             key_scales: Buffer::zeroed(wanted(keys))?,
@@ -88,9 +90,10 @@ impl Scratch {
     }
 }
 
-/// Bytes of a quantised row: whole steps.
-fn row_bytes<P: Path>(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(P::STEP)
+/// Keys that there is room for: whole vectors.
+#[inline(always)]
+fn padded<P: Path>(keys: usize) -> usize {
+    keys.next_multiple_of(lanes::<P>())
 }
 
 /// Where the vectors of a row begin: the last one ends with the row, and may overlap the one before.
@@ -99,7 +102,7 @@ pub(crate) fn vectors<P: Path>(head_dim: usize) -> impl Iterator<Item = usize> {
     (0..head_dim).step_by(lanes::<P>()).map(move |at| at.min(head_dim - lanes::<P>()))
 }
 
-/// Quantises a head's keys, without their mean.
+/// Quantises a head's keys, without their mean, and packs them as a left operand that lies step by step.
 ///
 /// # Safety
 ///
@@ -107,8 +110,8 @@ pub(crate) fn vectors<P: Path>(head_dim: usize) -> impl Iterator<Item = usize> {
 #[inline(always)]
 pub(crate) unsafe fn quantize_keys<P: Kernels>(head: &Attention<P>) {
     let memory = head.scratch.eight_bits;
-    let row = row_bytes::<P>(head.head_dim);
-    // SAFETY: rows and vectors are the head's; the scratch memory was made for as many.
+    let lanes = lanes::<P>();
+    // SAFETY: rows and vectors are the head's; the scratch memory was made for as many, and as many keys as fill a vector.
     unsafe {
         let share = P::Simd::splat(1.0 / head.keys as f32);
         for at in vectors::<P>(head.head_dim) {
@@ -118,29 +121,28 @@ pub(crate) unsafe fn quantize_keys<P: Kernels>(head: &Attention<P>) {
             }
             P::Simd::store(memory.mean.add(at), P::Simd::mul(sum, share));
         }
-        for key in 0..head.keys {
-            let source = head.k.add(key * head.kv_stride);
+        let padded = padded::<P>(head.keys);
+        for first in (0..head.keys).step_by(lanes) {
+            let filled = lanes.min(head.keys - first);
+            lay_in_lanes(head, head.k.add(first * head.kv_stride), head.kv_stride, filled);
             let mut extremes = Extremes::<P::Simd>::new();
-            for at in vectors::<P>(head.head_dim) {
-                extremes.add(centered::<P>(source, memory.mean, at));
+            for column in 0..head.head_dim {
+                let x = memory.columns.add(column * lanes);
+                let centered = P::Simd::sub(P::Simd::load(x), P::Simd::splat(*memory.mean.add(column)));
+                P::Simd::store(x, centered);
+                extremes.add(centered);
             }
-            let (least, greatest) = extremes.least_and_greatest();
-            let (scale, inverse) = row_scale(least, greatest);
-            *memory.key_scales.add(key) = scale;
-            let target = memory.keys.add(key * row);
-            for at in vectors::<P>(head.head_dim) {
-                let x = centered::<P>(source, memory.mean, at);
-                quantize_vector::<P>(x, scale, inverse, target.add(at).cast());
+            let (offset, inverse) = extremes.row_scales(memory.key_scales.add(first));
+            for column in (0..head.head_dim).step_by(P::STEP) {
+                let mut rows = [P::Simd::zero(); MAX_BYTES];
+                for (i, row) in rows.iter_mut().enumerate().take(P::STEP.min(head.head_dim - column)) {
+                    let x = P::Simd::load(memory.columns.add((column + i) * lanes));
+                    *row = P::Simd::mul(P::Simd::sub(x, offset), inverse);
+                }
+                P::store_groups(memory.keys.add(column * padded + first * P::STEP), rows);
             }
         }
     }
-}
-
-/// A vector of a key, less the mean.
-#[inline(always)]
-unsafe fn centered<P: Path>(key: *const P::Inner, mean: *const f32, at: usize) -> Vector<P> {
-    // SAFETY: the caller vouches for the vector.
-    unsafe { P::Simd::sub(P::Inner::load::<P::Simd>(key.add(at)), P::Simd::load(mean.add(at))) }
 }
 
 /// Quantises a panel's queries and packs them as a right operand, `[steps][vectors][LANES][STEP]`. What is beyond the
@@ -159,7 +161,8 @@ pub(crate) unsafe fn pack_queries<P: Kernels>(head: &Attention<P>, panel: &Panel
         for vector in 0..panel.vectors {
             let at = vector * lanes;
             let filled = lanes.min(panel.count.saturating_sub(at));
-            lay_in_lanes::<P>(head, panel.first + at, filled);
+            let first = head.q.wrapping_add((panel.first + at) * head.q_stride);
+            lay_in_lanes(head, first, head.q_stride, filled);
             let inverse = scale_queries::<P>(head, at);
             let mut sum = P::Simd::zero();
             for first in (0..head.head_dim).step_by(P::STEP) {
@@ -176,26 +179,27 @@ pub(crate) unsafe fn pack_queries<P: Kernels>(head: &Attention<P>, panel: &Panel
     }
 }
 
-/// Lays `filled` queries from `first` on beside one another, `[head_dim][LANES]`; the lanes behind them are zero.
+/// Lays `filled` keys or queries beside one another, `[head_dim][LANES]`; the lanes behind them are zero.
 #[inline(always)]
-unsafe fn lay_in_lanes<P: Path>(head: &Attention<P>, first: usize, filled: usize) {
+unsafe fn lay_in_lanes<P: Path>(
+    head: &Attention<P>,
+    first: *const P::Inner,
+    mut stride: usize,
+    filled: usize,
+) {
     let (memory, lanes) = (head.scratch.eight_bits, lanes::<P>());
-    let queries = head.q.wrapping_add(first * head.q_stride);
-    // SAFETY: as for `pack_queries`; f32 is what there is where `Inner` is as long.
+    let mut rows = first.cast::<f32>();
+    // SAFETY: the caller vouches for the rows; the scratch memory has room for a vector of them, and `Inner` is f32 where it
+    // is as long.
     unsafe {
-        let mut rows = queries.cast::<f32>();
-        let mut stride = head.q_stride;
         if size_of::<P::Inner>() < size_of::<f32>() {
-            (rows, stride) = (memory.rows.cast_const(), head.head_dim);
-            for query in 0..filled {
-                let source = queries.add(query * head.q_stride);
+            for row in 0..filled {
+                let (source, target) = (first.add(row * stride), memory.rows.add(row * head.head_dim));
                 for at in vectors::<P>(head.head_dim) {
-                    P::Simd::store(
-                        memory.rows.add(query * stride + at),
-                        P::Inner::load::<P::Simd>(source.add(at)),
-                    );
+                    P::Simd::store(target.add(at), P::Inner::load::<P::Simd>(source.add(at)));
                 }
             }
+            (rows, stride) = (memory.rows.cast_const(), head.head_dim);
         }
         for column in (0..head.head_dim).step_by(lanes) {
             let columns = lanes.min(head.head_dim - column);
@@ -242,15 +246,14 @@ unsafe fn scale_queries<P: Path>(head: &Attention<P>, at: usize) -> Vector<P> {
 #[inline(always)]
 pub(crate) unsafe fn scores<P: Kernels>(head: &Attention<P>, vectors: usize) {
     let memory = head.scratch.eight_bits;
-    let row = row_bytes::<P>(head.head_dim);
     // SAFETY: keys and queries were quantised, with scales for each, and there is room for as many scores.
     unsafe {
-        P::multiply(&Product {
+        P::multiply_steps(&Product {
             activations: memory.keys.cast(),
-            row_stride: row,
+            row_stride: padded::<P>(head.keys),
             rows: head.keys,
             panel: head.scratch.packed_q.cast(),
-            steps: row / P::STEP,
+            steps: head.head_dim.div_ceil(P::STEP),
             vectors,
             widened: std::ptr::null_mut(),
             row_scales: memory.key_scales,

@@ -11,7 +11,7 @@ use crate::attention::{Attention, MAX_VECTORS};
 use crate::buffer::Buffer;
 use crate::gemm::{Epilogue, Part, Product};
 use crate::kernels::Kernels;
-use crate::ops::{Exponentials, Extremes, largest_scores, row_scale, weight_of_score};
+use crate::ops::{Exponentials, Extremes, largest_scores, weight_of_score};
 use crate::path::{Element, MAX_BYTES, Path, RowScale, Vector, lanes};
 use crate::scores;
 use crate::simd::{MAX_LANES, Simd};
@@ -94,14 +94,9 @@ pub(crate) unsafe fn quantize_values<P: Kernels>(head: &Attention<P>) {
             for key in 0..head.keys {
                 extremes.add(P::Inner::load::<P::Simd>(head.v.add(key * head.kv_stride + at)));
             }
-            let (mut least, mut greatest) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
-            extremes.store(least.as_mut_ptr(), greatest.as_mut_ptr());
-            for (i, (least, greatest)) in least.into_iter().zip(greatest).enumerate().take(lanes::<P>()) {
-                let (scale, inverse) = row_scale(least, greatest);
-                *memory.scales.add(at + i) = scale;
-                *memory.offsets.add(at + i) = scale.offset;
-                *memory.inverses.add(at + i) = inverse;
-            }
+            let (offset, inverse) = extremes.row_scales(memory.scales.add(at));
+            P::Simd::store(memory.offsets.add(at), offset);
+            P::Simd::store(memory.inverses.add(at), inverse);
         }
         for first in (0..head.keys).step_by(P::STEP) {
             let keys = P::STEP.min(head.keys - first);

@@ -55,7 +55,7 @@ async fn run() -> Result<(), Failure> {
         senders.extend(Sender::connect(address, door, clients - senders.len()).await?);
     }
     let first = Instant::now() + WARM_UP;
-    let last = first + Duration::from_secs_f64(seconds);
+    let last = first + Duration::try_from_secs_f64(seconds)?;
     let tasks: Vec<_> = senders
         .into_iter()
         .enumerate()
@@ -94,13 +94,16 @@ impl Door {
     /// A request with a text.
     fn request(self, model: &str, text: u64) -> Result<Request<Full<Bytes>>, Failure> {
         let infer = format!("/v2/models/{model}/infer");
-        let (path, header, body) = match self {
+        let request = Request::builder().method(Method::POST);
+        let (request, body) = match self {
             Door::Json => {
                 let ids: Vec<u64> = ids(text).collect();
                 let tensor =
                     json!({ "name": "INPUT_IDS", "datatype": "INT64", "shape": [1, LENGTH], "data": ids });
-                let body = json!({ "inputs": [tensor] }).to_string().into();
-                (infer, ("content-type", "application/json".to_owned()), body)
+                let body = json!({ "inputs": [tensor] }).to_string();
+                let request =
+                    request.uri(infer).header("host", HOST).header("content-type", "application/json");
+                (request, body.into())
             }
             Door::Binary => {
                 let parameters = json!({ "binary_data_size": LENGTH * 8 });
@@ -109,20 +112,22 @@ impl Door {
                 });
                 let head = json!({ "inputs": [tensor], "parameters": { "binary_data_output": true } });
                 let head = head.to_string();
-                let body = [head.as_bytes(), &raw_ids(text)].concat().into();
-                (infer, ("inference-header-content-length", head.len().to_string()), body)
+                let request = request.uri(infer).header("host", HOST);
+                let request = request.header("inference-header-content-length", head.len());
+                (request, [head.as_bytes(), &raw_ids(text)].concat().into())
             }
             Door::Grpc => {
-                let path = "/inference.GRPCInferenceService/ModelInfer".to_owned();
-                (path, ("content-type", "application/grpc".to_owned()), grpc_message(model, text)?)
+                let request = request.uri(format!("http://{HOST}/inference.GRPCInferenceService/ModelInfer"));
+                let request = request.header("content-type", "application/grpc").header("te", "trailers");
+                (request, grpc_message(model, text)?)
             }
         };
-        let request = Request::builder().method(Method::POST).uri(format!("http://siglip{path}"));
-        let request = request.header(header.0, header.1).header("te", "trailers");
         Ok(request.body(Full::new(body))?)
     }
 }
 
+/// As whom the server is addressed.
+const HOST: &str = "siglip";
 /// Tokens of a text.
 const LENGTH: usize = 64;
 

@@ -83,7 +83,7 @@ impl<const WHERE: u8> Kernels for Broken<WHERE> {
         }
     }
     unsafe fn multiply_steps(_: &Product<Self>) {
-        unreachable!("attention's second product is on another path")
+        unreachable!("attention's products are on another path")
     }
     unsafe fn layer_norm(norm: &LayerNorm<Self>) {
         // SAFETY: see above.
