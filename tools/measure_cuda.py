@@ -300,6 +300,8 @@ def main():
             args.load = None
         if why_not:
             print(f"\n## Served\n\nNot with every driver: {why_not.strip()}")
+        if not (args.load or args.perf_analyzer):
+            return
         for devices in ["cuda:0"] + (["cuda:all"] if len(gpu["cards"]) > 1 else []):
             for precision in [precision for precision in ["bf16", "fp8"] if precision in args.precisions]:
                 served(args, devices, precision)
