@@ -81,7 +81,8 @@ def torch_model(tower, folder, dtype):
 def torch_begin(model, tower, rows):
     """Queues a batch: its results, in pinned memory, and the event after which they are there."""
     name = "input_ids" if tower == "text" else "pixel_values"
-    tensor = torch.from_numpy(rows).cuda(non_blocking=True)
+    # Memory that is not pinned would be copied only when the batch before is done.
+    tensor = torch.from_numpy(rows).pin_memory().cuda(non_blocking=True)
     tensor = tensor if tower == "text" else tensor.to(model.dtype)
     with torch.inference_mode():
         output = model(**{name: tensor}).pooler_output.float()

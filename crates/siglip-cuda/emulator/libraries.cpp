@@ -5,14 +5,17 @@
 // cuBLASLt multiplies in plain loops. It is a strict machine:
 //
 // - Device memory ends at a page that cannot be touched, and begins as NaNs.
-// - What is put into a stream happens only when something waits for it, as late as it may.
+// - What is put into a stream happens only when something waits for it, as late as it may; a copy from memory that is not
+//   pinned likewise, though its call returns.
+// - Of branches of a graph that know nothing of each other, each does one thing in turn.
 // - A call without a current context, or one that a capture forbids, fails; so does one about what belongs to another card
 //   than the current one.
-// - cuBLASLt's fastest algorithm is another one for few rows than for many, and their bits differ.
+// - cuBLASLt's fastest algorithm is another one for few rows than for many, and their bits differ. Where a test asks for it,
+//   algorithms also differ in when they add the bias.
 // - It refuses of e4m3 products what NVIDIA's documentation of cublasLtMatmul does not list, and a bias beside a matrix that
 //   is added.
 //
-// Tests make any function fail with emulator_fail and ask after calls and memory.
+// Tests make any function fail with emulator_fail and ask after calls, memory and handles.
 
 #include <dlfcn.h>
 #include <sys/mman.h>
@@ -82,6 +85,12 @@ void emulator_fail(const char* name, int code, int after) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     if (code == 0) failures.erase(name);
     else failures[name] = {code, after};
+}
+static bool bias_first_for_few;
+// Whether the algorithms for few rows begin their sums with the bias, where those for many end with it.
+void emulator_bias_first(int first) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    bias_first_for_few = first;
 }
 int emulator_calls(const char* name) {
     std::lock_guard<std::recursive_mutex> guard(lock);
@@ -178,6 +187,7 @@ struct Allocation {
 };
 static std::map<u64, Allocation> allocations;
 static size_t used[16], pinned;
+static int handles;  // streams, events, graphs, modules, programs and cuBLASLt's
 // Whether an address is in the current card's memory.
 static bool is_here(u64 address) {
     auto after = allocations.upper_bound(address);
@@ -185,8 +195,8 @@ static bool is_here(u64 address) {
 }
 static bool capturing_any;
 
-size_t emulator_memory_used() {
-    size_t all = pinned + retained;
+size_t emulator_in_use() {
+    size_t all = pinned + retained + handles;
     for (size_t bytes : used) all += bytes;
     return all;
 }
@@ -217,17 +227,58 @@ int cuMemAlloc_v2(u64* pointer, size_t bytes) {
 // Streams ------------------------------------------------------------------------------------------------------------
 
 typedef std::function<void()> Operation;
+struct Stream;
+// What is captured: operations, each after some of those before it.
+struct Capture {
+    struct Node {
+        const Stream* stream;
+        Operation operation;
+        std::vector<size_t> after;
+    };
+    std::vector<Node> nodes;
+    // What the next operation of a stream comes after.
+    std::map<const Stream*, std::vector<size_t>> ends;
+
+    void put(const Stream* stream, Operation operation) {
+        nodes.push_back({stream, std::move(operation), ends[stream]});
+        ends[stream] = {nodes.size() - 1};
+    }
+    // The operations in an order in which streams take turns as far as they need not wait for one another.
+    std::vector<Operation> in_turns() const {
+        std::vector<Operation> ordered;
+        std::vector<bool> done(nodes.size());
+        const Stream* last = nullptr;
+        while (ordered.size() < nodes.size()) {
+            size_t next = nodes.size();
+            for (size_t i = 0; i < nodes.size(); i++) {
+                bool ready = !done[i];
+                for (size_t before : nodes[i].after) ready = ready && done[before];
+                if (!ready) continue;
+                next = std::min(next, i);
+                if (nodes[i].stream != last) {
+                    next = i;
+                    break;
+                }
+            }
+            done[next] = true;
+            last = nodes[next].stream;
+            ordered.push_back(nodes[next].operation);
+        }
+        return ordered;
+    }
+};
 struct Stream {
     void* context = current_context;
     std::vector<Operation> operations;
     size_t done = 0;
-    std::vector<Operation>* capture = nullptr;
+    Capture* capture = nullptr;
     // Of a stream that a capture began in another one came to: whether that one waits for what is in it by now.
     bool came_to = false, joined = false;
     double clock = 0;
     void put(Operation operation) {
         joined = false;
-        (capture ? *capture : operations).push_back(std::move(operation));
+        if (capture) capture->put(this, std::move(operation));
+        else operations.push_back(std::move(operation));
     }
     void run_until(size_t position) {
         while (done < position) {
@@ -239,15 +290,20 @@ struct Stream {
 };
 struct Event {
     void* context = current_context;
+    bool timed = false;
     Stream* stream = nullptr;
-    std::vector<Operation>* capture = nullptr;
+    Capture* capture = nullptr;
+    // Where it is: in the capture, or else in the stream.
+    std::vector<size_t> ends;
     size_t position = 0;
     double time = 0;
 };
 static std::vector<Stream*> streams;
+static Stream default_stream;
 static double elapsed;  // of what has run, in made-up milliseconds
 
 static void run_all() {
+    default_stream.run_until(default_stream.operations.size());
     for (Stream* stream : streams) stream->run_until(stream->operations.size());
 }
 
@@ -281,12 +337,15 @@ int cuMemFreeHost(void* pointer) {
 int cuMemcpyHtoD_v2(u64 target, const void* source, size_t bytes) {
     ENTER_CONTEXT(cuMemcpyHtoD_v2)
     if (!is_here(target)) return 1;
-    memcpy((void*)target, source, bytes);
+    // What is copied is in the driver's memory when the call returns, and not yet in the card's.
+    auto staged = std::make_shared<std::vector<char>>((const char*)source, (const char*)source + bytes);
+    default_stream.put([=] { memcpy((void*)target, staged->data(), bytes); });
     return 0;
 }
 int cuMemcpyDtoH_v2(void* target, u64 source, size_t bytes) {
     ENTER_CONTEXT(cuMemcpyDtoH_v2)
     if (!is_here(source)) return 1;
+    default_stream.run_until(default_stream.operations.size());
     memcpy(target, (void*)source, bytes);
     return 0;
 }
@@ -316,6 +375,7 @@ int cuMemsetD8Async(u64 target, unsigned char value, size_t bytes, void* stream)
 int cuStreamCreate(void** stream, unsigned) {
     ENTER_CONTEXT(cuStreamCreate)
     streams.push_back(new Stream);
+    handles++;
     *stream = streams.back();
     return 0;
 }
@@ -324,11 +384,13 @@ int cuStreamDestroy_v2(void* stream) {
     run_all();
     streams.erase(std::find(streams.begin(), streams.end(), stream));
     delete (Stream*)stream;
+    handles--;
     return 0;
 }
 int cuStreamSynchronize(void* stream) {
-    ENTER_WITH(cuStreamSynchronize, Stream, stream)
-    Stream* s = (Stream*)stream;
+    ENTER_CONTEXT(cuStreamSynchronize)
+    Stream* s = stream ? (Stream*)stream : &default_stream;
+    if (stream && s->context != current_context) return 400;
     if (s->capture) return 900;
     s->run_until(s->operations.size());
     return 0;
@@ -338,27 +400,34 @@ int cuStreamWaitEvent(void* stream, void* event, unsigned) {
     const Event e = *(Event*)event;
     Stream* s = (Stream*)stream;
     if (e.capture) {
-        // A capture goes on in what waits for it. Its operations are run in the order in which they were put there.
+        // A capture goes on in what waits for it.
         if (!s->capture) {
             s->capture = e.capture;
             s->came_to = true;
         }
         e.stream->joined = true;
-        return s->capture == e.capture ? 0 : 902;
+        if (s->capture != e.capture) return 902;
+        auto& ends = s->capture->ends[s];
+        ends.insert(ends.end(), e.ends.begin(), e.ends.end());
+        return 0;
     }
     if (s->capture) return 905;  // what was not captured is not waited for
     if (e.stream) s->put([=] { e.stream->run_until(e.position); });
     return 0;
 }
-int cuEventCreate(void** event, unsigned) {
+int cuEventCreate(void** event, unsigned flags) {
     ENTER_CONTEXT(cuEventCreate)
-    *event = new Event;
+    Event* e = new Event;
+    e->timed = !(flags & 2);
+    *event = e;
+    handles++;
     return 0;
 }
 int cuEventDestroy_v2(void* event) {
     ENTER_WITH(cuEventDestroy_v2, Event, event)
     run_all();
     delete (Event*)event;
+    handles--;
     return 0;
 }
 int cuEventRecord(void* event, void* stream) {
@@ -369,6 +438,7 @@ int cuEventRecord(void* event, void* stream) {
     if (!s->capture) s->put([=] { e->time = elapsed; });
     e->stream = s;
     e->capture = s->capture;
+    if (s->capture) e->ends = s->capture->ends[s];
     e->position = s->operations.size();
     return 0;
 }
@@ -380,35 +450,49 @@ int cuEventSynchronize(void* event) {
 }
 int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
     ENTER_CONTEXT(cuEventElapsedTime)
+    if (!((Event*)start)->timed || !((Event*)end)->timed) return 400;
     *milliseconds = ((Event*)end)->time - ((Event*)start)->time;
     return 0;
 }
+
+int cuGraphDestroy(void* graph);
 
 // Graphs -------------------------------------------------------------------------------------------------------------
 
 int cuStreamBeginCapture_v2(void* stream, int) {
     ENTER_WITH(cuStreamBeginCapture_v2, Stream, stream)
-    ((Stream*)stream)->capture = new std::vector<Operation>;
+    ((Stream*)stream)->capture = new Capture;
+    handles++;
     capturing_any = true;
     return 0;
 }
 int cuStreamEndCapture(void* stream, void** graph) {
-    // A capture ends also where that fails.
-    *graph = ((Stream*)stream)->capture;
+    // A capture ends also where that fails, and then gives no graph.
+    Capture* captured = ((Stream*)stream)->capture;
     bool unjoined = false;
     for (Stream* s : streams) {
-        if (s->capture != *graph) continue;
+        if (s->capture != captured) continue;
         unjoined |= s->came_to && !s->joined;
         s->capture = nullptr;
         s->came_to = false;
     }
     capturing_any = false;
-    ENTER_CONTEXT(cuStreamEndCapture)
-    return unjoined ? 904 : 0;
+    *graph = captured;
+    auto ended = [&] {
+        ENTER_CONTEXT(cuStreamEndCapture)
+        return unjoined ? 904 : 0;
+    };
+    const int code = ended();
+    if (code) {
+        cuGraphDestroy(captured);
+        *graph = nullptr;
+    }
+    return code;
 }
 int cuGraphInstantiateWithFlags(void** executable, void* graph, u64) {
     ENTER_CONTEXT(cuGraphInstantiateWithFlags)
-    *executable = new std::vector<Operation>(*(std::vector<Operation>*)graph);
+    *executable = new std::vector<Operation>(((Capture*)graph)->in_turns());
+    handles++;
     return 0;
 }
 int cuGraphLaunch(void* executable, void* stream) {
@@ -424,11 +508,12 @@ int cuGraphExecDestroy(void* executable) {
     ENTER_CONTEXT(cuGraphExecDestroy)
     run_all();
     delete (std::vector<Operation>*)executable;
+    handles--;
     return 0;
 }
 int cuGraphDestroy(void* graph) {
-    ENTER_CONTEXT(cuGraphDestroy)
-    delete (std::vector<Operation>*)graph;
+    delete (Capture*)graph;
+    handles--;
     return 0;
 }
 
@@ -438,12 +523,15 @@ int cuModuleLoadData(void** module, const void* image) {
     ENTER_CONTEXT(cuModuleLoadData)
     // Our NVRTC's machine code is the path of a library.
     *module = dlopen((const char*)image, RTLD_NOW | RTLD_LOCAL);
-    return *module ? 0 : 200;
+    if (!*module) return 200;
+    handles++;
+    return 0;
 }
 int cuModuleUnload(void* module) {
     ENTER_CONTEXT(cuModuleUnload)
     run_all();
     dlclose(module);
+    handles--;
     return 0;
 }
 struct Function {
@@ -505,10 +593,12 @@ int nvrtcCreateProgram(void** program, const char* source, const char*, int coun
     Program* p = new Program{source, "", "", {}};
     for (int i = 0; i < count; i++) p->headers.push_back({names[i], headers[i]});
     *program = p;
+    handles++;
     return 0;
 }
 int nvrtcDestroyProgram(void** program) {
     delete (Program*)*program;
+    handles--;
     return 0;
 }
 int nvrtcCompileProgram(void* program, int count, const char* const* options) {
@@ -591,20 +681,24 @@ const char* cublasLtGetStatusName(int status) {
 int cublasLtCreate(void** handle) {
     ENTER_CONTEXT(cublasLtCreate)
     *handle = new int;
+    handles++;
     return 0;
 }
 int cublasLtDestroy(void* handle) {
     delete (int*)handle;
+    handles--;
     return 0;
 }
 int cublasLtMatmulDescCreate(void** description, int compute, int scale) {
     ENTER(cublasLtMatmulDescCreate)
     if (compute != 68 || scale != 0) return 15;
     *description = new Description;
+    handles++;
     return 0;
 }
 int cublasLtMatmulDescDestroy(void* description) {
     delete (Description*)description;
+    handles--;
     return 0;
 }
 int cublasLtMatmulDescSetAttribute(void* description, int attribute, const void* value, size_t bytes) {
@@ -624,18 +718,23 @@ int cublasLtMatrixLayoutCreate(void** layout, int number, u64 rows, u64 columns,
     ENTER(cublasLtMatrixLayoutCreate)
     if (ld < (int64_t)rows) return 7;
     *layout = new Layout{number, rows, columns, ld};
+    handles++;
     return 0;
 }
 int cublasLtMatrixLayoutDestroy(void* layout) {
     delete (Layout*)layout;
+    handles--;
     return 0;
 }
 int cublasLtMatmulPreferenceCreate(void** preference) {
+    ENTER(cublasLtMatmulPreferenceCreate)
     *preference = new Preference;
+    handles++;
     return 0;
 }
 int cublasLtMatmulPreferenceDestroy(void* preference) {
     delete (Preference*)preference;
+    handles--;
     return 0;
 }
 int cublasLtMatmulPreferenceSetAttribute(void* preference, int attribute, const void* value, size_t bytes) {
@@ -748,6 +847,7 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
         if ((u64)operands[i] % alignments[i]) return 15;
     }
     const u64 k = la.rows, halves = algorithm->data[0] + 1;
+    const bool bias_first = bias_first_for_few && !fp8 && has_bias && ld.columns <= 64;
     ((Stream*)stream)->put([=] {
         std::vector<float> left(la.columns * k), right(k);
         for (u64 row = 0; row < la.columns; row++)
@@ -755,7 +855,8 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
         for (u64 column = 0; column < ld.columns; column++) {
             for (u64 i = 0; i < k; i++) right[i] = load(lb.number, b, column * lb.ld + i);
             for (u64 row = 0; row < ld.rows; row++) {
-                float total = 0;
+                const float bias = has_bias ? load(fp8 ? desc.bias_number : ld.number, desc.bias, row) : 0;
+                float total = bias_first ? bias : 0;
                 for (u64 half = 0; half < halves; half++) {
                     float sum = 0;
                     for (u64 i = k * half / halves; i < k * (half + 1) / halves; i++) sum += left[row * k + i] * right[i];
@@ -764,7 +865,7 @@ int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, v
                 total *= by;
                 if (fp8) total *= *desc.scale_a * *desc.scale_b;
                 if (keep != 0) total += keep * load(lc.number, c, column * lc.ld + row);
-                if (has_bias) total += load(fp8 ? desc.bias_number : ld.number, desc.bias, row);
+                if (!bias_first) total += bias;
                 if (desc.epilogue == 36) total = gelu(total);
                 store(ld.number, d, column * ld.ld + row, ld.number == E4M3 ? total * *desc.scale_d : total);
             }

@@ -37,7 +37,7 @@ impl<'a> Clock<'a> {
         flop: u64,
         launch: impl FnOnce() -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {
-        let lap = Lap { kind, flop, start: Event::new(self.gpu)?, end: Event::new(self.gpu)? };
+        let lap = Lap { kind, flop, start: Event::timed(self.gpu)?, end: Event::timed(self.gpu)? };
         lap.start.record(self.stream)?;
         launch()?;
         lap.end.record(self.stream)?;

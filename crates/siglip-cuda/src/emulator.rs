@@ -32,6 +32,7 @@ impl Emulator {
         let control = unsafe { libloading::Library::new(folder.join(NAMES[0])) }.unwrap();
         let emulator = Emulator { folder, control, _alone: alone };
         emulator.machine(2, 12040, 90, 2 << 30);
+        emulator.bias_first_for_few(false);
         Some(emulator)
     }
 
@@ -86,10 +87,19 @@ impl Emulator {
         }
     }
 
-    /// Bytes of the card, pinned buffers and contexts that were not given back.
+    /// Bytes of the card, pinned buffers, contexts and handles of any kind that were not given back.
     pub(crate) fn in_use(&self) -> usize {
         // SAFETY: as above.
-        unsafe { self.control.get::<unsafe extern "C" fn() -> usize>(b"emulator_memory_used\0").unwrap()() }
+        unsafe { self.control.get::<unsafe extern "C" fn() -> usize>(b"emulator_in_use\0").unwrap()() }
+    }
+
+    /// Whether cuBLASLt's algorithms for few rows begin their sums with the bias, where those for many end with it.
+    pub(crate) fn bias_first_for_few(&self, first: bool) {
+        // SAFETY: as above.
+        unsafe {
+            let set = self.control.get::<unsafe extern "C" fn(c_int)>(b"emulator_bias_first\0");
+            set.unwrap()(first.into());
+        }
     }
 }
 

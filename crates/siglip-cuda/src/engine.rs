@@ -157,9 +157,23 @@ impl CudaEngine {
                 slot.graphs.push(graph);
             }
         }
-        let useful = faster_than_all_larger(&times);
-        retain(&mut buckets, &useful);
-        slots.iter_mut().for_each(|slot| retain(&mut slot.graphs, &useful));
+        let mut kept = faster_than_all_larger(&times);
+        for ((items, kept), equal) in
+            buckets.iter().zip(&mut kept).zip(compute.equal_bits(&buckets, &slots[0], &info)?)
+        {
+            if equal {
+                continue;
+            }
+            if *items == items_at_once {
+                // There is no other.
+                tracing::warn!("{} tower: here bits depend on the place in a batch of {items}", info.tower);
+            } else {
+                tracing::warn!("{} tower: batches of {items}, whose bits differ, are padded", info.tower);
+                *kept = false;
+            }
+        }
+        retain(&mut buckets, &kept);
+        slots.iter_mut().for_each(|slot| retain(&mut slot.graphs, &kept));
         info.weights_bytes = compute.pass.weights_bytes();
         info.kernels.clone_from(&compute.kernels.target);
         let tower = Arc::new(CardTower { compute: Mutex::new(compute), buckets, items_at_once, info, gpu });
@@ -190,7 +204,9 @@ impl CudaEngine {
             let slot = &mut self.slots[pass % slots];
             // An earlier pass may still be in it.
             slot.fetched.wait()?;
-            slot.pinned.as_mut_bytes()[..input.len()].copy_from_slice(input);
+            // SAFETY: the copies from it are behind the slot's last batch, which is over.
+            let pinned = unsafe { slot.pinned.as_mut_bytes() };
+            pinned[..input.len()].copy_from_slice(input);
             slot.pinned.upload(&slot.input, input.len(), &slot.uploads)?;
             slot.copied.record(&slot.uploads)?;
             tower.compute(slot, items)?;
@@ -203,10 +219,13 @@ impl CudaEngine {
         Ok(())
     }
 
-    /// Waits until all rows that were begun are in `embeddings`.
-    pub(crate) fn finish(&self) -> Result<(), CudaError> {
+    /// Waits for all rows that were begun, and gives their embeddings.
+    pub(crate) fn finish(&self) -> Result<impl Iterator<Item = f32>, CudaError> {
         self.tower.gpu.make_current()?;
-        self.slots.iter().try_for_each(|slot| slot.downloads.wait())
+        self.slots.iter().try_for_each(|slot| slot.downloads.wait())?;
+        // SAFETY: all copies to it are over, and none is begun while this is borrowed.
+        let (embeddings, _) = unsafe { self.embeddings.as_bytes() }.as_chunks();
+        Ok(embeddings.iter().map(|bytes| f32::from_ne_bytes(*bytes)))
     }
 
     /// Waits until nothing that was begun can write into memory that the next call uses, after something failed.
@@ -235,12 +254,6 @@ impl CudaEngine {
             }
         }
         changed
-    }
-
-    /// The rows that were computed last.
-    pub(crate) fn embeddings(&self) -> impl Iterator<Item = f32> {
-        let (embeddings, _) = self.embeddings.as_bytes().as_chunks();
-        embeddings.iter().map(|bytes| f32::from_ne_bytes(*bytes))
     }
 }
 
@@ -311,6 +324,27 @@ impl Compute {
         }
     }
 
+    /// Whether each of a slot's passes gives every item the bits that the last and largest one gives it, in whatever place.
+    /// The plan has seen to that as far as it can see what an algorithm does; this is the proof. It leaves items in the
+    /// slot's input.
+    fn equal_bits(&self, buckets: &[usize], slot: &Slot, info: &EngineInfo) -> Result<Vec<bool>, CudaError> {
+        slot.input.upload(&probe_items(info, slot.input.bytes()))?;
+        let pass = |(items, graph): (&usize, &Graph)| {
+            graph.launch(&self.stream)?;
+            self.stream.wait()?;
+            let mut rows = vec![0; items * slot.output_bytes];
+            slot.output.download(0, &mut rows)?;
+            Ok::<_, CudaError>(rows)
+        };
+        let passes = buckets.iter().zip(&slot.graphs).map(pass).collect::<Result<Vec<_>, _>>()?;
+        let Some(largest) = passes.last() else { return Ok(Vec::new()) };
+        let expected = largest.chunks(slot.output_bytes).take(PROBE_ITEMS).cycle();
+        let equal = |pass: &Vec<u8>| {
+            pass.chunks(slot.output_bytes).zip(expected.clone()).all(|(row, same)| row == same)
+        };
+        Ok(passes.iter().map(equal).collect())
+    }
+
     /// The form in which a bucket is computed faster, and the milliseconds it takes.
     fn faster_form(&self, items: usize, has_halves: bool, slot: &Slot) -> Result<(Form, f32), CudaError> {
         let whole = self.time(&self.record(Form::Whole, items, slot)?)?;
@@ -323,7 +357,7 @@ impl Compute {
 
     /// Milliseconds of a graph.
     fn time(&self, graph: &Graph) -> Result<f32, CudaError> {
-        let (start, end) = (Event::new(&self.gpu)?, Event::new(&self.gpu)?);
+        let (start, end) = (Event::timed(&self.gpu)?, Event::timed(&self.gpu)?);
         // The first run only wakes the card.
         graph.launch(&self.stream)?;
         start.record(&self.stream)?;
@@ -380,12 +414,14 @@ impl Engine for CudaEngine {
 
     fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
         check(self.info(), &input, output.len())?;
-        if let Err(error) = self.begin(bytes_of_input(input)).and_then(|()| self.finish()) {
-            self.calm_down();
-            return Err(error.on_card(self.tower.gpu.index));
-        }
-        for (value, embedding) in output.iter_mut().zip(self.embeddings()) {
-            *value = embedding;
+        match self.begin(bytes_of_input(input)).and_then(|()| self.finish()) {
+            Ok(embeddings) => {
+                output.iter_mut().zip(embeddings).for_each(|(value, embedding)| *value = embedding)
+            }
+            Err(error) => {
+                self.calm_down();
+                return Err(error.on_card(self.tower.gpu.index));
+            }
         }
         let width = self.info().embedding_size;
         match output.chunks(width).position(|row| !row.iter().all(|x| x.is_finite())) {
@@ -406,6 +442,27 @@ fn faster_than_all_larger(times: &[f32]) -> Vec<bool> {
     }
     useful.reverse();
     useful
+}
+
+/// Items of which [`Compute::equal_bits`] makes a batch; a prime number, so that an item is in many places of it.
+const PROBE_ITEMS: usize = 13;
+
+/// `bytes` bytes of [`PROBE_ITEMS`] items, over and over.
+fn probe_items(info: &EngineInfo, bytes: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let mut value = |_| {
+        // xorshift32
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        match info.tower {
+            Tower::Text => ((u64::from(state) * info.vocab_size as u64) >> 32) as u32,
+            Tower::Vision => (state as f32 / (1_u32 << 31) as f32 - 1.0).to_bits(),
+        }
+    };
+    let items: Vec<u8> =
+        (0..PROBE_ITEMS * info.input_len).map(&mut value).flat_map(u32::to_ne_bytes).collect();
+    items.iter().copied().cycle().take(bytes).collect()
 }
 
 /// Whether a bucket can be computed in halves: they are a bucket too, and what has a row an item is not padded in them.

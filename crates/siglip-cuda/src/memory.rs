@@ -55,14 +55,19 @@ impl DeviceBuffer {
         View { pointer: self.pointer, bytes: self.bytes, buffer: PhantomData }
     }
 
-    /// Copies `content`, which must fit, to its beginning, and waits for it.
+    /// Copies `content`, which must fit, to its beginning, and waits until it is there.
     pub(crate) fn upload(&self, content: &[u8]) -> Result<(), CudaError> {
         assert!(content.len() <= self.bytes, "{} bytes into {}", content.len(), self.bytes);
         // SAFETY: both sides have as many bytes.
         let code = unsafe {
             (self.gpu.driver().cuMemcpyHtoD_v2)(self.pointer, content.as_ptr().cast(), content.len())
         };
-        self.gpu.check("cuMemcpyHtoD", code)
+        self.gpu.check("cuMemcpyHtoD", code)?;
+        // That returns once the content is in the driver's own memory. The rest of its way is in the default stream, which
+        // no stream of ours waits for.
+        // SAFETY: the null handle is the default stream.
+        let code = unsafe { (self.gpu.driver().cuStreamSynchronize)(ptr::null_mut()) };
+        self.gpu.check("cuStreamSynchronize", code)
     }
 
     /// Copies bytes from `offset` on, which must be there, and waits for them. Streams are not waited for.
@@ -166,14 +171,22 @@ impl PinnedBuffer {
         Ok(PinnedBuffer { gpu: Arc::clone(gpu), pointer, bytes })
     }
 
-    /// Its content. The card must not be writing to it.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        // SAFETY: allocated and initialised by `new`; callers wait for the copies that write to it.
+    /// Its content.
+    ///
+    /// # Safety
+    ///
+    /// The card must not write to it as long as the result lives.
+    pub(crate) unsafe fn as_bytes(&self) -> &[u8] {
+        // SAFETY: allocated and initialised by `new`.
         unsafe { std::slice::from_raw_parts(self.pointer.cast(), self.bytes) }
     }
 
-    /// Its content, to be written. The card must not be reading from it.
-    pub(crate) fn as_mut_bytes(&mut self) -> &mut [u8] {
+    /// Its content, to be written.
+    ///
+    /// # Safety
+    ///
+    /// The card must neither read from it nor write to it as long as the result lives.
+    pub(crate) unsafe fn as_mut_bytes(&mut self) -> &mut [u8] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.cast(), self.bytes) }
     }

@@ -64,7 +64,7 @@ fn measure(
         out: out.view(),
     };
     let matmul = Matmul::new(&gpu, shape, rows)?;
-    let (start, end) = (Event::new(&gpu)?, Event::new(&gpu)?);
+    let (start, end) = (Event::timed(&gpu)?, Event::timed(&gpu)?);
     let time = |choice: &Choice, runs: u32| -> Result<f32, CudaError> {
         start.record(&stream)?;
         for _ in 0..runs {

@@ -185,8 +185,8 @@ impl Probe {
             bias: new(shape.bias_bytes())?,
             scales: fp8.then(|| Scales::upload(gpu, [1.0, 1.0, FP8_SCALE])).transpose()?,
             out: new(shape.out_bytes(rows))?,
-            start: Event::new(gpu)?,
-            end: Event::new(gpu)?,
+            start: Event::timed(gpu)?,
+            end: Event::timed(gpu)?,
         };
         let Shape { number, inputs, input_stride, .. } = shape;
         // Weight k equals weight inputs − 1 − k, and the inputs there are each other's negatives.

@@ -1,10 +1,11 @@
 //! The order of work on a card: streams, events between them, and graphs that replay what a stream was given.
 
+use std::ffi::c_uint;
 use std::ptr;
 use std::sync::Arc;
 
 use crate::error::CudaError;
-use crate::ffi::driver::{CAPTURE_THREAD_LOCAL, Handle, STREAM_NON_BLOCKING};
+use crate::ffi::driver::{CAPTURE_THREAD_LOCAL, EVENT_DISABLE_TIMING, Handle, STREAM_NON_BLOCKING};
 use crate::gpu::Gpu;
 
 /// A queue of work that runs in order.
@@ -53,17 +54,18 @@ impl Stream {
         let mut graph = ptr::null_mut();
         // SAFETY: ends the capture that began above, also after a failure, so that the stream can be used again.
         let ended = unsafe { (driver.cuStreamEndCapture)(self.handle, &raw mut graph) };
-        worked?;
-        self.gpu.check("cuStreamEndCapture", ended)?;
         let mut executable = ptr::null_mut();
-        // SAFETY: the graph is one; it is needed no more once it is instantiated.
-        let code = unsafe {
-            let code = (driver.cuGraphInstantiateWithFlags)(&raw mut executable, graph, 0);
-            (driver.cuGraphDestroy)(graph);
-            code
-        };
-        self.gpu.check("cuGraphInstantiate", code)?;
-        Ok(Graph { gpu: Arc::clone(&self.gpu), executable })
+        let instantiated = worked.and_then(|()| {
+            self.gpu.check("cuStreamEndCapture", ended)?;
+            // SAFETY: the capture ended, so the graph is one.
+            let code = unsafe { (driver.cuGraphInstantiateWithFlags)(&raw mut executable, graph, 0) };
+            self.gpu.check("cuGraphInstantiate", code)
+        });
+        if !graph.is_null() {
+            // SAFETY: it is needed no more, whether it was instantiated or not.
+            unsafe { (driver.cuGraphDestroy)(graph) };
+        }
+        instantiated.map(|()| Graph { gpu: Arc::clone(&self.gpu), executable })
     }
 }
 
@@ -78,7 +80,7 @@ impl Drop for Stream {
     }
 }
 
-/// A point in a stream.
+/// A point in a stream, for another one or the host to wait for.
 pub(crate) struct Event {
     gpu: Arc<Gpu>,
     handle: Handle,
@@ -89,9 +91,18 @@ unsafe impl Send for Event {}
 
 impl Event {
     pub(crate) fn new(gpu: &Arc<Gpu>) -> Result<Event, CudaError> {
+        Event::with(gpu, EVENT_DISABLE_TIMING)
+    }
+
+    /// One that knows when it was passed, which NVIDIA advises against where nobody asks.
+    pub(crate) fn timed(gpu: &Arc<Gpu>) -> Result<Event, CudaError> {
+        Event::with(gpu, 0)
+    }
+
+    fn with(gpu: &Arc<Gpu>, flags: c_uint) -> Result<Event, CudaError> {
         let mut handle = ptr::null_mut();
         // SAFETY: writes one handle.
-        let code = unsafe { (gpu.driver().cuEventCreate)(&raw mut handle, 0) };
+        let code = unsafe { (gpu.driver().cuEventCreate)(&raw mut handle, flags) };
         gpu.check("cuEventCreate", code)?;
         Ok(Event { gpu: Arc::clone(gpu), handle })
     }
@@ -110,7 +121,7 @@ impl Event {
         self.gpu.check("cuEventSynchronize", code)
     }
 
-    /// Milliseconds from an earlier event to this one. Both must have passed.
+    /// Milliseconds from an earlier event to this one. Both are [timed](Event::timed) and must have passed.
     pub(crate) fn milliseconds_since(&self, earlier: &Event) -> Result<f32, CudaError> {
         let mut milliseconds = 0.0;
         // SAFETY: writes one float.
