@@ -53,6 +53,23 @@ fn beside_a_batch_on_a_card_only_a_full_one_is_begun() {
 }
 
 #[test]
+fn beside_a_batch_that_should_be_over_another_one_is_begun() {
+    let gate = Gate::open();
+    let server = TestServer::start(vec![gate.model_on(&ONE_CARD, 4)], options());
+    // From now on it is known how long a row takes.
+    assert_answers(&mut send(&server, &[1]), &[1]);
+    gate.set(Some(0));
+    let mut second = send(&server, &[2]);
+    gate.wait_for_batches(2);
+    let mut third = send(&server, &[3]);
+    gate.wait_for_batches(3);
+    gate.set(None);
+    assert_answers(&mut second, &[2]);
+    assert_answers(&mut third, &[3]);
+    assert_eq!(gate.batches(), [vec![1], vec![2], vec![3]]);
+}
+
+#[test]
 fn another_card_takes_whatever_waits() {
     let gate = Gate::closed();
     let server = TestServer::start(vec![gate.model_on(&TWO_CARDS, 4)], options());

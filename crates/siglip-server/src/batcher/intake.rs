@@ -1,13 +1,14 @@
 //! Where requests wait and the threads of the engines fetch them.
 //!
 //! Whoever has nothing to do forms the next batch, under a lock that is held for that only. Engines on one device take
-//! turns on it, so beside a batch that is computed there only a full one is begun: a smaller one would merely be queued
-//! behind it, and can still grow where it is. Under load the next full batch is so on the device before the one before it
-//! ends, and its results are handed out while the device computes on.
+//! turns on it, so beside a batch that is computed there only a full one is begun, or one shortly before that batch ends: a
+//! smaller one would merely be queued behind it, and can still grow where it is. Under load the next batch is so on the
+//! device before the one before it ends, and its results are handed out while the device computes on.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::device::Device;
 use super::job::{Abandoned, Job};
 use super::queue::{Formed, Queue};
 use super::{BatcherOptions, Gauges};
@@ -35,15 +36,6 @@ struct State {
     /// Whether there is an [`Arrival`] that they are not told of yet.
     arrival: bool,
     devices: Vec<Device>,
-}
-
-/// What goes on on a device.
-#[derive(Clone, Debug)]
-struct Device {
-    /// Batches that its engines have.
-    in_flight: usize,
-    /// Up to when its time is accounted for.
-    since: Instant,
 }
 
 /// What an engine's thread is to do next.
@@ -77,14 +69,13 @@ impl Intake {
         max_batch_size: usize,
         devices: &[usize],
     ) -> Self {
-        let idle = Device { in_flight: 0, since: Instant::now() };
         let state = State {
             queue: Queue::new(&options.policy),
             open: true,
             seats: devices.len(),
             waiting: 0,
             arrival: false,
-            devices: vec![idle; devices.iter().max().map_or(0, |last| last + 1)],
+            devices: vec![Device::new(max_batch_size); devices.iter().max().map_or(0, |last| last + 1)],
         };
         Intake {
             state: Mutex::new(state),
@@ -133,12 +124,13 @@ impl Intake {
 
     /// Whether an engine of a device may begin a batch: now, or from some moment on.
     fn when(&self, state: &State, device: usize) -> Option<Instant> {
-        let busy = state.devices.get(device).is_some_and(|device| device.in_flight > 0);
         let oldest = state.queue.oldest()?;
-        if !state.open && !busy || state.queue.rows() >= self.max_batch_size {
+        if state.queue.rows() >= self.max_batch_size {
             return Some(oldest);
         }
-        (!busy).then(|| oldest + self.max_queue_delay)
+        let room = state.devices.get(device)?.room()?;
+        let delay = if state.open { self.max_queue_delay } else { Duration::ZERO };
+        Some(room.max(oldest + delay))
     }
 
     /// Takes the next batch from the queue, which is cleared of requests that nobody waits for.
@@ -196,7 +188,7 @@ impl Seat {
                 if batch.is_empty() {
                     continue;
                 }
-                state.begin(self.device, now);
+                state.begin(self.device, &batch);
                 // What is left may make another batch for another engine.
                 self.intake.tell(state);
                 return Next::Batch(batch);
@@ -226,17 +218,17 @@ impl Seat {
     }
 
     /// Takes down that a part of a batch is computed once more.
-    pub(super) fn again(&self) {
-        self.intake.lock().begin(self.device, Instant::now());
+    pub(super) fn again(&self, group: &[Job]) {
+        self.intake.lock().begin(self.device, group);
     }
 
     /// Takes down that the device is done with a batch, so that the next one may begin. Returns the time since it began,
     /// less what was counted for batches beside it.
     pub(super) fn computed(&self) -> Duration {
         let mut state = self.intake.lock();
-        let busy = state.devices.get_mut(self.device).map(Device::end).unwrap_or_default();
+        let busy = state.devices.get_mut(self.device).map(|device| device.end(Instant::now()));
         self.intake.tell(state);
-        busy
+        busy.unwrap_or_default()
     }
 
     /// Puts a batch back that this engine cannot compute, for another one.
@@ -264,22 +256,9 @@ impl Drop for Seat {
 }
 
 impl State {
-    fn begin(&mut self, device: usize, now: Instant) {
+    fn begin(&mut self, device: usize, batch: &[Job]) {
         if let Some(device) = self.devices.get_mut(device) {
-            if device.in_flight == 0 {
-                device.since = now;
-            }
-            device.in_flight += 1;
+            device.begin(batch.iter().map(Job::rows).sum(), Instant::now());
         }
-    }
-}
-
-impl Device {
-    fn end(&mut self) -> Duration {
-        let now = Instant::now();
-        let busy = now.saturating_duration_since(self.since);
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.since = now;
-        busy
     }
 }

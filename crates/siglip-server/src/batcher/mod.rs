@@ -17,6 +17,7 @@
 //!   card is lost, its batch goes to another one, as long as there is one.
 
 mod canary;
+mod device;
 mod intake;
 mod job;
 mod queue;

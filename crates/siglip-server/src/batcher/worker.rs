@@ -84,7 +84,7 @@ impl Worker {
                 continue;
             }
             if std::mem::replace(&mut again, true) {
-                self.seat.again();
+                self.seat.again(&group);
             }
             let (result, steps) = self.run_engine(&group);
             self.end_flight();
