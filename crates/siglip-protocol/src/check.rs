@@ -37,7 +37,7 @@ pub struct CheckedInput {
     /// The dimensions, the batch's first.
     pub shape: Vec<i64>,
     /// The elements: as many as the shape says, whichever form they are in. BYTES are always
-    /// [`TensorData::Strings`].
+    /// [`TensorData::Strings`], unless they are still in shared memory.
     pub data: TensorData,
 }
 
@@ -113,6 +113,9 @@ impl CheckError {
 impl ModelSpec {
     /// Checks a request's inputs and the outputs that it asks for, and takes the inputs out of it, in the order of
     /// [`ModelSpec::inputs`]. Gives the number of rows with them.
+    ///
+    /// Of what is still in shared memory, the size is checked where the type has one: so it can be known before it is
+    /// read whether it is worth reading.
     ///
     /// # Errors
     ///
@@ -268,7 +271,8 @@ impl ModelSpec {
             TensorData::Raw(bytes) => bytes.len(),
             TensorData::Int64(values) => values.len() * 8,
             TensorData::Fp32(values) => values.len() * 4,
-            _ => 0,
+            TensorData::SharedMemory(span) => usize::try_from(span.byte_size).unwrap_or(usize::MAX),
+            TensorData::Strings(_) | TensorData::Discarded => 0,
         };
         let data = match (data, size) {
             (_, Some(expected)) if got != expected => {

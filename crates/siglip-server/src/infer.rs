@@ -2,13 +2,16 @@
 
 use std::time::Instant;
 
-use siglip_protocol::{InferRequest, InferResponse, TensorData};
+use siglip_protocol::{DataType, InferRequest, InferResponse, TensorData};
 
 use crate::endpoint::{Endpoint, Outcome};
 use crate::error::InferError;
 use crate::regions::RegionError;
 use crate::registry::VERSION;
 use crate::state::ServerState;
+
+/// Spans from this size on are not read on a thread that others wait for.
+const LARGE_SPAN: u64 = 1 << 20;
 
 /// Answers a request that a door has understood. Outputs for shared memory are there afterwards.
 pub(crate) async fn infer(
@@ -17,11 +20,7 @@ pub(crate) async fn infer(
     request: &mut InferRequest,
     received: Instant,
 ) -> Result<Outcome, InferError> {
-    for input in &mut request.inputs {
-        if let TensorData::SharedMemory(span) = &input.data {
-            input.data = TensorData::Raw(state.regions.read(span)?);
-        }
-    }
+    read_inputs(state, endpoint, request)?;
     for span in request.outputs.iter().filter_map(|output| output.shared_memory.as_ref()) {
         state.regions.find(span)?;
     }
@@ -38,6 +37,38 @@ pub(crate) async fn infer(
         tracer.end(trace, result.as_ref().ok());
     }
     result
+}
+
+/// Reads the inputs that are in shared memory, unless the model refuses the request whatever they hold: a region may be
+/// far larger than any tensor, and larger than the memory.
+fn read_inputs(
+    state: &ServerState,
+    endpoint: &Endpoint,
+    request: &mut InferRequest,
+) -> Result<(), InferError> {
+    let mut any = false;
+    for input in &request.inputs {
+        if let TensorData::SharedMemory(span) = &input.data {
+            state.regions.find(span)?;
+            any = true;
+        }
+    }
+    if !any || !endpoint.takes(request) {
+        return Ok(());
+    }
+    let limit = state.options.max_body_bytes;
+    for input in &mut request.inputs {
+        let TensorData::SharedMemory(span) = &input.data else { continue };
+        // The size of other types is that of the shape, which the model takes.
+        if input.datatype == Some(DataType::Bytes) && span.byte_size > limit as u64 {
+            let (input, given) = (input.name.clone(), span.byte_size);
+            return Err(RegionError::InputSize { input, given, limit }.into());
+        }
+        let read = || state.regions.read(span);
+        let bytes = if span.byte_size < LARGE_SPAN { read() } else { tokio::task::block_in_place(read) };
+        input.data = TensorData::Raw(bytes?);
+    }
+    Ok(())
 }
 
 fn write_output(state: &ServerState, request: &InferRequest, outcome: &Outcome) -> Result<(), RegionError> {

@@ -61,6 +61,11 @@ pub(crate) enum RegionError {
          {needed} bytes to hold the results"
     )]
     OutputSize { output: String, given: u64, needed: usize },
+    #[error(
+        "input '{input}' has {given} bytes in shared memory; strings may have {limit} bytes there, a limit that is set \
+         by --max-body-mb"
+    )]
+    InputSize { input: String, given: u64, limit: usize },
     #[error("'region name' is necessary to register {0} shared memory region")]
     NoName(&'static str),
     #[error("'raw_handle' must be a valid base64 encoded cudaIpcMemHandle_t")]
@@ -85,6 +90,7 @@ impl RegionError {
             | RegionError::NotMappable(_)
             | RegionError::Offset(_)
             | RegionError::OutOfBounds(_)
+            | RegionError::InputSize { .. }
             | RegionError::NoName(_)
             | RegionError::CudaHandle
             | RegionError::NoCuda => Code::InvalidArgument,
@@ -146,7 +152,7 @@ impl Regions {
     /// The bytes of a span.
     pub(crate) fn read(&self, span: &SharedMemorySpan) -> Result<Bytes, RegionError> {
         let (region, at) = self.find(span)?;
-        // A span lies within its region, whose size was that of a file; so this is no more than was there.
+        // Whoever asks has seen to it that this is no more than a model takes.
         let mut bytes = vec![0; usize::try_from(span.byte_size).unwrap_or(usize::MAX)];
         region.file.read_exact_at(&mut bytes, at).map_err(|error| io_error(span, &error))?;
         Ok(Bytes::from(bytes))

@@ -67,6 +67,58 @@ fn sizes_that_no_memory_holds() {
     }
 }
 
+/// A shared-memory object with holes is as large as its owner likes and takes no room.
+struct Sparse(std::path::PathBuf);
+
+impl Sparse {
+    fn create(name: &str, length: u64) -> Self {
+        let path = std::path::Path::new("/dev/shm").join(name);
+        std::fs::File::create(&path).unwrap().set_len(length).unwrap();
+        Sparse(path)
+    }
+}
+
+impl Drop for Sparse {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn shared_memory_that_no_memory_holds() {
+    const LENGTH: u64 = 1 << 46;
+    let name = format!("siglip_sparse_{}", std::process::id());
+    let _object = Sparse::create(&name, LENGTH);
+    let server = server(options());
+    let mut client = Client::connect(server.http);
+    let region = format!(r#"{{"key":"/{name}","byte_size":{LENGTH}}}"#);
+    let path = "/v2/systemsharedmemory/region/sparse/register";
+    assert_eq!(client.post(path, "", region.as_bytes()).status, 200);
+    let mut ask = |path: &str, input: &str, shape: &str, bytes: u64| {
+        let span = format!(r#"{{"shared_memory_region":"sparse","shared_memory_byte_size":{bytes}}}"#);
+        let body = format!(r#"{{"inputs":[{{{input},"shape":{shape},"parameters":{span}}}]}}"#);
+        client.post(path, "", body.as_bytes())
+    };
+    let ids = r#""name":"INPUT_IDS","datatype":"INT64""#;
+    for bytes in [LENGTH, 1 << 31, 1024] {
+        let words = format!(
+            "input byte size mismatch for input 'INPUT_IDS' for model 'siglip_text'. Expected 512, got {bytes}"
+        );
+        assert_error(&ask(INFER, ids, "[1,64]", bytes), 400, &words);
+    }
+    assert_error(
+        &ask(INFER, ids, &format!("[{},64]", LENGTH / 512), LENGTH),
+        400,
+        "batch-size must be <= 32",
+    );
+    let text = r#""name":"INPUT_TEXT","datatype":"BYTES""#;
+    let words = "strings may have 268435456 bytes there, a limit that is set by --max-body-mb";
+    assert_error(&ask(EMBED, text, "[1,1]", LENGTH), 400, words);
+    // What the model takes is read as ever; there are zeros in it.
+    assert_eq!(embeddings(&ask(INFER, ids, "[1,64]", 512)), expected(0));
+    assert_eq!(embeddings(&ask(INFER, ids, "[2,64]", 1024)), [expected(0), expected(0)].concat());
+}
+
 #[test]
 fn deep_nesting() {
     let server = server(options());

@@ -138,6 +138,12 @@ impl Endpoint {
         self.variants().find_map(|variant| variant.form.fault())
     }
 
+    /// Whether the model takes a request, as far as can be told without what is in shared memory.
+    pub(crate) fn takes(&self, request: &InferRequest) -> bool {
+        let check = |variant: &Variant| variant.form(request).spec.check(&mut request.clone()).is_ok();
+        self.variant(request).is_ok_and(check)
+    }
+
     /// Checks, prepares and computes a request that was received at `received`.
     pub(crate) async fn infer(
         &self,
