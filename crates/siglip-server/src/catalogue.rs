@@ -1,6 +1,6 @@
 //! The models that the server was given, whether their towers are loaded now or not.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use siglip::engine::{Engine, EngineInfo, Tower};
 use siglip::image::ImageProcessor;
@@ -184,7 +184,11 @@ impl CatalogueModel {
 /// A tower's batcher, for as long as an endpoint uses it. If there is a way to get it back, memory is freed when the
 /// last one is unloaded.
 struct Line {
+    /// Locked to look and to put something else there, and never while an engine is built: whoever asks how the server
+    /// fares looks, too.
     batcher: Mutex<Kept>,
+    /// Held while an engine is built: whoever else wants it waits, and does not build a second one.
+    building: Mutex<()>,
     rebuild: Option<BuildEngines>,
     options: BatcherOptions,
 }
@@ -210,25 +214,25 @@ impl Line {
         };
         let batcher = Batcher::start(engines, options).map_err(ServeError::Thread)?;
         // Until the endpoints are there, and for good if it could not be built again.
-        Ok(Line { batcher: Mutex::new(Kept::Here(Arc::new(batcher))), rebuild, options })
+        let batcher = Mutex::new(Kept::Here(Arc::new(batcher)));
+        Ok(Line { batcher, building: Mutex::default(), rebuild, options })
     }
 
     fn loaded(&self) -> Option<Arc<Batcher>> {
-        match &*self.batcher.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.kept() {
             Kept::Here(batcher) => Some(batcher.clone()),
             Kept::ByEndpoints(batcher) => batcher.upgrade(),
         }
     }
 
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.batcher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The batcher, for an endpoint to keep.
     fn load(&self) -> Result<Arc<Batcher>, LoadError> {
-        // Held while an engine is built: whoever else wants it waits, and does not build a second one.
-        let mut kept = self.batcher.lock().unwrap_or_else(PoisonError::into_inner);
-        let batcher = match &*kept {
-            Kept::Here(batcher) => Some(batcher.clone()),
-            Kept::ByEndpoints(batcher) => batcher.upgrade(),
-        };
-        let batcher = match (batcher, &self.rebuild) {
+        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        let batcher = match (self.loaded(), &self.rebuild) {
             (Some(batcher), _) => batcher,
             (None, Some(rebuild)) => {
                 let engines = rebuild().map_err(LoadError::Engine)?;
@@ -237,7 +241,7 @@ impl Line {
             (None, None) => return Err(LoadError::Engine("there is no way to build it again".to_owned())),
         };
         if self.rebuild.is_some() {
-            *kept = Kept::ByEndpoints(Arc::downgrade(&batcher));
+            *self.kept() = Kept::ByEndpoints(Arc::downgrade(&batcher));
         }
         Ok(batcher)
     }

@@ -15,6 +15,7 @@ use siglip_server::{
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// The side of the images that the test's models take.
 const SIDE: usize = 4;
@@ -403,6 +404,54 @@ fn a_tower_that_no_endpoint_uses_is_freed_and_built_again() {
         (status, text.as_str()),
         (500, r#"{"error":"failed to load 'nope', failed to poll from model repository"}"#)
     );
+}
+
+/// Whether a liveness probe and a scrape are answered is what decides whether a process is left alone.
+#[test]
+fn while_a_tower_is_built_the_server_says_how_it_fares() {
+    let counts = Counts::default();
+    let mut model = model("org/one", 5.0, &counts);
+    let (begun, is_begun) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let may_go_on = std::sync::Mutex::new(may_go_on);
+    if let Some(text) = &mut model.text {
+        let build = text.rebuild.take().unwrap();
+        text.rebuild = Some(Arc::new(move || {
+            begun.send(()).unwrap();
+            let _ = may_go_on.lock().unwrap().recv();
+            build()
+        }));
+    }
+    model.vision = None;
+    let options = ServerOptions { model_control: ModelControl::Explicit, ..options() };
+    let server = TestServer::start(vec![model], options);
+    let control = |model: &str, action: &str| {
+        let path = format!("/v2/repository/models/{model}/{action}");
+        Client::connect(server.http).post(&path, "", b"").status
+    };
+    for user in ["siglip_text", "siglip_text_model", "siglip_text_tokenize", "embed_text"] {
+        assert_eq!(control(user, "unload"), 200);
+    }
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| control("siglip_text", "load"));
+        is_begun.recv().unwrap();
+        // More than the server has threads.
+        let probes: Vec<_> = (0..8)
+            .map(|probe| {
+                let addr = if probe % 2 == 0 { server.http } else { server.metrics };
+                let path = if probe % 2 == 0 { "/v2/health/live" } else { "/metrics" };
+                let mut client = Client::connect(addr);
+                client.set_timeout(Duration::from_secs(20));
+                client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+                client
+            })
+            .collect();
+        let answers: Vec<_> = probes.into_iter().map(|mut client| client.receive()).collect();
+        drop(go_on);
+        assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 200)));
+        assert_eq!(loading.join().unwrap(), 200);
+    });
+    assert_eq!(embeddings(&Client::connect(server.http).embed_ids(&[3])), [3.0, 5.0, 1.0]);
 }
 
 #[test]
