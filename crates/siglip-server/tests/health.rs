@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use common::client::{Client, embeddings};
 use common::engines::{CONTEXT, LengthTokenizer, Row, RowEngine, info};
 use common::gated::Gate;
+use common::queued::wait_for_queue;
 use common::{TestServer, options};
 use siglip::engine::Tower;
 use siglip_server::{ServedModel, ServedText, ServerOptions, Tokenize};
@@ -73,15 +74,17 @@ fn an_engine_whose_answers_change_is_not_ready_until_they_are_right_again() {
 #[test]
 fn requests_that_wait_for_an_engine_that_does_not_come_back() {
     let gate = Gate::closed();
-    let stuck_after = Duration::from_millis(200);
+    let stuck_after = Duration::from_secs(2);
     let server = TestServer::start(vec![gate.model(1)], ServerOptions { stuck_after, ..options() });
     let live = || Client::connect(server.http).get("/v2/health/live").status == 200;
-    std::thread::sleep(stuck_after * 2);
+    std::thread::sleep(stuck_after * 3 / 2);
     assert!(live(), "nothing waits");
     let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(server.http)).collect();
     for client in &mut clients {
         client.send_post("/v2/models/siglip_text/infer", "", common::client::ids_body(&[1]).as_bytes());
     }
+    wait_for_queue(&server, 1);
+    assert!(live(), "something waits, but not for long");
     wait_for("not alive", || !live());
     gate.set(None);
     for client in &mut clients {

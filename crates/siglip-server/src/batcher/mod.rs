@@ -123,16 +123,20 @@ pub(crate) struct Gauges {
     pub(crate) fleet: Fleet,
     /// Of the cards among its devices.
     pub(crate) card_uuids: BTreeSet<String>,
-    /// When the last batch ended, in milliseconds since `started`.
-    last_batch_ms: AtomicU64,
+    /// When a batch ended last, or, if that is later, since when rows wait; in milliseconds since `started`.
+    last_progress_ms: AtomicU64,
     started: Instant,
 }
 
 impl Gauges {
     /// Takes `rows` into the queue's account, or does not.
     fn admit(&self, rows: usize) -> bool {
-        let with = |queued| self.with(queued, rows);
-        self.queued_rows.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
+        let with = |queued| {
+            let sum = self.with(queued, rows)?;
+            self.begin_wait(queued);
+            Some(sum)
+        };
+        self.queued_rows.fetch_update(Ordering::Release, Ordering::Relaxed, with).is_ok()
     }
 
     /// The length of a queue of `queued` rows with `rows` more, if it may have them. An empty one takes any request.
@@ -147,7 +151,18 @@ impl Gauges {
 
     /// Takes rows into account again that were in a batch already, whatever the bound.
     fn put_back(&self, rows: usize) {
-        self.queued_rows.fetch_add(rows, Ordering::Relaxed);
+        let with = |queued| {
+            self.begin_wait(queued);
+            Some(queued + rows)
+        };
+        let _ = self.queued_rows.fetch_update(Ordering::Release, Ordering::Relaxed, with);
+    }
+
+    /// Takes down, before rows are added to a queue of `queued`, since when rows wait.
+    fn begin_wait(&self, queued: usize) {
+        if queued == 0 {
+            self.progress();
+        }
     }
 
     /// What is wrong, if no engine is sound.
@@ -155,20 +170,23 @@ impl Gauges {
         self.fleet.fault()
     }
 
-    /// Takes down that a batch has ended.
+    /// Takes down that an engine has answered, or that nothing has waited for it until now.
     fn progress(&self) {
         let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_batch_ms.store(since, Ordering::Relaxed);
+        self.last_progress_ms.store(since, Ordering::Relaxed);
     }
 
-    /// Whether rows wait although no batch has ended for `time`.
+    /// Whether rows have waited for `time` and no batch has ended meanwhile.
     pub(crate) fn is_stuck(&self, time: Duration) -> bool {
-        let last = Duration::from_millis(self.last_batch_ms.load(Ordering::Relaxed));
-        self.queued_rows() > 0 && self.started.elapsed().saturating_sub(last) > time
+        // In this order: whoever sees that rows wait sees since when.
+        self.queued_rows() > 0 && {
+            let last = Duration::from_millis(self.last_progress_ms.load(Ordering::Relaxed));
+            self.started.elapsed().saturating_sub(last) > time
+        }
     }
 
     pub(crate) fn queued_rows(&self) -> usize {
-        self.queued_rows.load(Ordering::Relaxed)
+        self.queued_rows.load(Ordering::Acquire)
     }
 
     pub(crate) fn max_queue_size(&self) -> usize {
@@ -207,7 +225,7 @@ impl Batcher {
             panics: AtomicU64::new(0),
             card_uuids: infos.iter().filter_map(|info| info.card_uuid.clone()).collect(),
             fleet: Fleet::new(infos.iter().map(|info| info.device.clone()).collect()),
-            last_batch_ms: AtomicU64::new(0),
+            last_progress_ms: AtomicU64::new(0),
             started: Instant::now(),
         });
         let devices = device_numbers(&infos);

@@ -67,6 +67,8 @@ impl Worker {
         let answer = self.canary.ask(self.engine.as_mut()).err();
         if let Some(fault) = &answer {
             tracing::error!(device = self.engine.info().device, "not ready any more: {fault}");
+        } else {
+            self.gauges.progress();
         }
         self.gauges.fleet.set_fault(self.seat.engine, answer);
     }
