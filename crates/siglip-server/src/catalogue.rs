@@ -14,9 +14,9 @@ use crate::prepare::PreparationPool;
 use crate::served::{BuildEngines, ServedModel, ServedText, ServedVision, Similarity};
 use crate::tokenize::Tokenize;
 
-/// The names by which `embed_model` means the first model that has what is needed, whatever it is called: those of the
-/// original deployment.
-pub(crate) const DEFAULT_NAMES: [&str; 3] = ["siglip", "siglip_text", "siglip_vision"];
+/// The names by which `embed_model` means the first model that has what is needed: those of the original deployment. One
+/// that a model is called by means that model instead.
+const DEFAULT_NAMES: [&str; 3] = ["siglip", "siglip_text", "siglip_vision"];
 
 /// The models in the order in which they were given; the first is the default.
 pub(crate) struct Catalogue {
@@ -76,12 +76,22 @@ impl Catalogue {
         let pool = Arc::new(pool);
         let mut catalogue = Catalogue { models: Vec::with_capacity(models.len()) };
         for model in models {
-            if catalogue.models.iter().any(|other| other.names.contains(&model.name)) {
-                return Err(ServeError::DuplicateModel(model.name));
+            let model = CatalogueModel::build(model, &pool, options)?;
+            if let Some(name) = model.names.iter().find(|name| catalogue.has_name(name)) {
+                return Err(ServeError::DuplicateModel(name.clone()));
             }
-            catalogue.models.push(CatalogueModel::build(model, &pool, options)?);
+            catalogue.models.push(model);
         }
         Ok(catalogue)
+    }
+
+    /// The names that mean whichever model is the first to have what is needed.
+    pub(crate) fn default_names(&self) -> impl Iterator<Item = &'static str> {
+        DEFAULT_NAMES.into_iter().filter(|name| !self.has_name(name))
+    }
+
+    fn has_name(&self, name: &str) -> bool {
+        self.models.iter().any(|model| model.names.iter().any(|own| own == name))
     }
 
     /// The batchers of the towers that are loaded, each with its model's name.

@@ -340,8 +340,26 @@ fn several_models_in_one_server() {
 #[test]
 fn two_models_of_one_name_are_refused() {
     let counts = Counts::default();
-    let server = TestServer::start(vec![model("a", 1.0, &counts), model("a", 2.0, &counts)], options());
-    assert!(matches!(server.join(), Err(ServeError::DuplicateModel(name)) if name == "a"));
+    // A model's name and what follows the slash in it both mean it.
+    for (first, second) in [("a", "a"), ("org/a", "a"), ("a", "org/a"), ("one/a", "other/a")] {
+        let models = vec![model(first, 1.0, &counts), model(second, 2.0, &counts)];
+        let server = TestServer::start(models, options());
+        assert!(matches!(server.join(), Err(ServeError::DuplicateModel(name)) if name == "a"));
+    }
+}
+
+/// The original's names mean the first model, but not where another one is called so.
+#[test]
+fn a_model_that_has_one_of_the_default_names() {
+    let counts = Counts::default();
+    let server =
+        TestServer::start(vec![model("org/one", 5.0, &counts), model("org/siglip", 7.0, &counts)], options());
+    let mut client = Client::connect(server.http);
+    for (name, mark) in [("siglip", 7.0), ("org/siglip", 7.0), ("siglip_text", 5.0), ("siglip_vision", 5.0)] {
+        let request = json!({"inputs": [tensor("INPUT_TEXT", &[1, 1], &["hello"])],
+                             "parameters": {"embed_model": name}});
+        assert_eq!(embeddings(&infer(&mut client, "embed_text", &request)), [5.0, mark, 1.0], "{name}");
+    }
 }
 
 #[test]

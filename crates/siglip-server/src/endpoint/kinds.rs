@@ -11,7 +11,7 @@ use siglip_protocol::{DataType, ModelSpec, TensorSpec};
 use super::zero_shot::ZeroShot;
 use super::{Endpoint, Form, Task, Variant};
 use crate::batcher::Batcher;
-use crate::catalogue::{Catalogue, CatalogueModel, DEFAULT_NAMES};
+use crate::catalogue::{Catalogue, CatalogueModel};
 use crate::error::LoadError;
 use crate::options::Compat;
 
@@ -115,7 +115,7 @@ impl Kind {
         for model in catalogue.models.iter().filter(|model| (self.has)(model)) {
             let mut names = model.names.to_vec();
             if variants.is_empty() {
-                names.extend(DEFAULT_NAMES.map(str::to_owned));
+                names.extend(catalogue.default_names().map(str::to_owned));
             }
             variants.push(match ((self.forms)(self.name, model)?, compat) {
                 ((form, Some(successor)), Compat::Ensemble) => {
