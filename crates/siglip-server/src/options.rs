@@ -35,7 +35,8 @@ pub struct ServerOptions {
     /// How long a connection may take for a request's headers, idle time before them included. Over gRPC: for its first
     /// bytes; after as long a silence a client is asked whether it is still there.
     pub header_timeout: Duration,
-    /// How long a request's body may come to a standstill; and how long it may arrive too slowly.
+    /// How long a request's body may come to a standstill; and how long it may arrive too slowly. The same of an answer
+    /// that its client does not take.
     pub body_timeout: Duration,
     /// Threads that tokenise texts, and decode and resize images.
     pub preparation_threads: usize,

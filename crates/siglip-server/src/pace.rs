@@ -1,10 +1,11 @@
-//! How fast a request must arrive.
+//! How fast a request must arrive, and an answer be taken.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Bytes a second below which a request is given up, whatever the line: a text's request takes a second at this rate.
+/// Bytes a second below which a request or an answer is given up, whatever the line: a text's request takes a second at
+/// this rate.
 const SLOWEST: f64 = 1024.0;
 
 /// Why the rest of a request is not waited for.
@@ -16,30 +17,30 @@ pub(crate) enum Late {
     TooSlow,
 }
 
-/// Looks after the arrival of one body. Nothing is measured before something has to be waited for.
+/// Looks after the passage of one body. Nothing is measured before something has to be waited for.
 pub(crate) struct Pace {
     patience: Duration,
     began: Option<Instant>,
-    received: usize,
+    passed: usize,
 }
 
 impl Pace {
     /// A body that may stand still for as long as `patience`.
     pub(crate) fn new(patience: Duration) -> Self {
-        Pace { patience, began: None, received: 0 }
+        Pace { patience, began: None, passed: 0 }
     }
 
-    /// Notes that so many bytes arrived.
-    pub(crate) fn arrived(&mut self, bytes: usize) {
-        self.received += bytes;
+    /// Notes that so many bytes have passed.
+    pub(crate) fn passed(&mut self, bytes: usize) {
+        self.passed += bytes;
     }
 
-    /// When the next bytes must be there, and what to say if they are not.
+    /// When the next bytes must pass, and what to say of a request if they do not.
     pub(crate) fn deadline(&mut self) -> (Instant, Late) {
         let now = Instant::now();
         let began = *self.began.get_or_insert(now);
         let still = now + self.patience;
-        let slow = began + self.patience + Duration::from_secs_f64(self.received as f64 / SLOWEST);
+        let slow = began + self.patience + Duration::from_secs_f64(self.passed as f64 / SLOWEST);
         if slow < still { (slow, Late::TooSlow) } else { (still, Late::Standstill(self.patience)) }
     }
 }

@@ -88,6 +88,7 @@ impl BoundServer {
         let acceptor = |listener| Acceptor {
             listener,
             header_timeout: self.options.header_timeout,
+            answer_timeout: self.options.body_timeout,
             stop: stopped.clone(),
         };
         let http_state = state.clone();

@@ -5,10 +5,11 @@ mod common;
 #[allow(dead_code, reason = "another test compares messages")]
 mod raw;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::client::{Client, embeddings};
+use common::client::{Client, embeddings, ids_body};
 use common::gated::{Gate, expected};
 use common::{TestServer, options};
 use futures_util::stream;
@@ -93,6 +94,42 @@ fn more_connections_than_allowed_wait_for_their_turn() {
     drop(first);
     third.set_timeout(LONG);
     assert_eq!(third.receive().unwrap().status, 200);
+}
+
+/// What an answer waits for is room in the system's buffers, which a client that does not read keeps full.
+#[test]
+fn connections_whose_answers_are_not_taken() {
+    let server = server(ServerOptions { max_connections: 2, body_timeout: QUICK * 4, ..options() });
+    // An id comes back in the answer.
+    let body = ids_body(&[1]).replacen('{', &format!(r#"{{"id":"{}","#, "x".repeat(16 << 20)), 1);
+    let deaf: Vec<Client> = (0..2)
+        .map(|_| {
+            let mut client = connect_with_little_room(server.http);
+            client.send_post(INFER, "", body.as_bytes());
+            client
+        })
+        .collect();
+    let mut third = Client::connect(server.http);
+    third.set_timeout(LONG);
+    assert_eq!(third.get("/v2/health/live").status, 200);
+    drop(deaf);
+    // Who takes it in time has all of it, however often.
+    for _ in 0..2 {
+        let response = third.post(INFER, "", body.as_bytes());
+        assert_eq!(response.json()["id"].as_str().map(str::len), Some(16 << 20));
+    }
+}
+
+/// A client for whom the system keeps but little that it has not read.
+fn connect_with_little_room(addr: SocketAddr) -> Client {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(1 << 16).unwrap();
+        socket.connect(addr).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    Client::on(stream)
 }
 
 #[test]

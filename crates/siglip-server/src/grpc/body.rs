@@ -46,7 +46,7 @@ impl http_body::Body for Watched {
         let frame = Pin::new(&mut this.body).poll_frame(context);
         if frame.is_ready() {
             if let Poll::Ready(Some(Ok(frame))) = &frame {
-                this.pace.arrived(frame.data_ref().map_or(0, Bytes::len));
+                this.pace.passed(frame.data_ref().map_or(0, Bytes::len));
             }
             this.timer = None;
             return frame;

@@ -63,7 +63,7 @@ async fn next_data(body: &mut Incoming, pace: &mut Pace) -> Result<Option<Bytes>
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}
             Ok(data) => {
-                pace.arrived(data.len());
+                pace.passed(data.len());
                 return Ok(Some(data));
             }
             // Trailers say nothing that matters here.

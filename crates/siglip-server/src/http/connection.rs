@@ -9,10 +9,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::reply::Reply;
+use super::socket::Socket;
 use crate::listener::Listener;
 
 /// Room for a request's head, and what is read of a body at a time.
@@ -22,6 +22,8 @@ const BUFFER: usize = 128 << 10;
 pub(crate) struct Acceptor {
     pub(crate) listener: Listener,
     pub(crate) header_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub(crate) answer_timeout: Duration,
     /// Changes when the server is to stop. Every connection holds a receiver, so the sender knows when all are gone.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -41,16 +43,17 @@ impl Acceptor {
             };
             let answer = answer.clone();
             let stop = self.stop.clone();
+            let socket = Socket::new(stream, self.answer_timeout);
             let header_timeout = self.header_timeout;
             tokio::spawn(async move {
-                serve(stream, answer, header_timeout, stop).await;
+                serve(socket, answer, header_timeout, stop).await;
                 drop(permit);
             });
         }
     }
 }
 
-async fn serve<F, R>(stream: TcpStream, answer: F, header_timeout: Duration, mut stop: watch::Receiver<bool>)
+async fn serve<F, R>(socket: Socket, answer: F, header_timeout: Duration, mut stop: watch::Receiver<bool>)
 where
     F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
     R: Future<Output = Reply> + Send + 'static,
@@ -65,7 +68,7 @@ where
         .max_buf_size(BUFFER)
         .auto_date_header(false)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -10,6 +10,7 @@ mod metrics_door;
 mod reply;
 mod route;
 mod settings;
+mod socket;
 
 pub(crate) use connection::Acceptor;
 
