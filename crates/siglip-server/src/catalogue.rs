@@ -137,7 +137,8 @@ impl CatalogueModel {
         };
         let short = name.rsplit_once('/').map(|(_, short)| short.to_owned());
         let names = std::iter::once(name).chain(short).collect();
-        Ok(CatalogueModel { names, text, vision, similarity, labels: Arc::default() })
+        let labels = Arc::new(LabelCache::new(options.max_queue_size));
+        Ok(CatalogueModel { names, text, vision, similarity, labels })
     }
 
     pub(crate) fn name(&self) -> &str {

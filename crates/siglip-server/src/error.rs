@@ -171,6 +171,8 @@ pub(crate) enum InferError {
     Base64 { row: usize, error: Base64Error },
     #[error("LABELS is empty: at least one label a row is needed")]
     NoLabels,
+    #[error("LABELS has more than {0} different labels: ask for them in several requests")]
+    TooManyLabels(usize),
     #[error("label {column} of row {row} of LABELS is empty")]
     EmptyLabel { row: usize, column: usize },
     #[error("label {column} of row {row} of LABELS is not UTF-8: byte {at} is not part of a character")]
@@ -208,6 +210,7 @@ impl InferError {
             | InferError::Image { .. }
             | InferError::Base64 { .. }
             | InferError::NoLabels
+            | InferError::TooManyLabels(_)
             | InferError::EmptyLabel { .. }
             | InferError::LabelNotUtf8 { .. }
             | InferError::Prompt(_)

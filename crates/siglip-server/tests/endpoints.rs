@@ -4,14 +4,15 @@ mod common;
 
 use common::client::{Client, Response, embeddings};
 use common::engines::{CONTEXT, LengthTokenizer, Row, RowEngine, info};
+use common::queued::metric;
 use common::{TestServer, options};
 use serde_json::{Value, json};
 use siglip::engine::Tower;
 use siglip::image::{ImageProcessor, Options};
 use siglip::preprocessor::PreprocessorConfig;
 use siglip_server::{
-    Compat, LogControl, ModelControl, ServeError, ServedModel, ServedText, ServedVision, ServerOptions,
-    Similarity,
+    Compat, LogControl, ModelControl, QueuePolicy, ServeError, ServedModel, ServedText, ServedVision,
+    ServerOptions, Similarity,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -299,6 +300,133 @@ fn many_clients_with_the_same_labels_compute_them_once() {
         }
     });
     assert_eq!(counts.text_rows(), labels.len());
+}
+
+/// A model whose text engine does `act` at every row.
+fn model_with_text_engine(act: impl Fn(&[u32]) + Send + 'static) -> ServedModel {
+    let mut model = model("org/one", 5.0, &Counts::default());
+    let mut info = info(Tower::Text, 4, CONTEXT, COLUMNS);
+    info.vocab_size = 32_000;
+    let embed = move |row: Row<'_>, output: &mut [f32]| match row {
+        Row::Ids(ids) => {
+            act(ids);
+            output.copy_from_slice(&[ids[0] as f32, 5.0, 1.0]);
+        }
+        Row::Pixels(_) => unreachable!(),
+    };
+    if let Some(text) = &mut model.text {
+        text.engines = vec![Box::new(RowEngine { info, embed })];
+        text.rebuild = None;
+    }
+    model
+}
+
+/// Scores of one image for labels, as a request with further parameters.
+fn score_request(labels: &[String], parameters: &[(&str, Value)]) -> Value {
+    let mut request = image_request(&[&base64(&bmp(1))], &json!({"base64_encoded": true}));
+    for (name, value) in parameters {
+        request["parameters"][name] = value.clone();
+    }
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    request["inputs"].as_array_mut().unwrap().push(tensor("LABELS", &[1, labels.len()], &labels));
+    request
+}
+
+#[test]
+fn who_has_many_new_labels_lets_others_have_their_turn() {
+    let model = model_with_text_engine(|_| std::thread::sleep(Duration::from_millis(10)));
+    let server = TestServer::start(vec![model], options());
+    let labels: Vec<String> = (0..2000).map(|number| format!("label {number}")).collect();
+    let (many, one) = (score_request(&labels, &[]), score_request(&["another".to_owned()], &[]));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| infer(&mut Client::connect(server.http), "zero_shot_image", &many).status);
+        // Long enough for it to have begun; it takes five seconds at least.
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(infer(&mut Client::connect(server.http), "zero_shot_image", &one).status, 200);
+        assert!(!first.is_finished());
+        assert_eq!(first.join().unwrap(), 200);
+    });
+}
+
+#[test]
+fn the_wait_for_labels_has_its_bounds() {
+    let (begun, is_begun) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let may_go_on = std::sync::Mutex::new(may_go_on);
+    let model = model_with_text_engine(move |_| {
+        let _ = begun.send(());
+        let _ = may_go_on.lock().unwrap().recv();
+    });
+    let queue_policy = QueuePolicy { allow_timeout_override: true, ..QueuePolicy::default() };
+    let server =
+        TestServer::start(vec![model], ServerOptions { max_queue_size: 2, queue_policy, ..options() });
+    let ask = |label: &str, parameters: &[(&str, Value)]| {
+        let request = score_request(&[label.to_owned()], parameters);
+        infer(&mut Client::connect(server.http), "zero_shot_image", &request)
+    };
+    let rejected = "nv_inference_request_failure{model=\"zero_shot_image\",reason=\"REJECTED\"";
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| ask("first", &[]));
+        is_begun.recv().unwrap();
+        // Its labels are being computed, and this one waits for its turn, but not for ever.
+        let second = ask("second", &[("timeout", json!(50_000))]);
+        assert_eq!((second.status, second.text().as_str()), (503, r#"{"error":"Request timeout expired"}"#));
+        assert_eq!(metric(&server, rejected), 1.0);
+        // Two may be there, which are the first and one that waits; whoever else comes is one too many.
+        let others: Vec<_> =
+            (0..3).map(|other| scope.spawn(move || ask(&format!("other {other}"), &[]))).collect();
+        wait_for_metric(&server, rejected, 3.0);
+        drop(go_on);
+        assert_eq!(first.join().unwrap().status, 200);
+        let others: Vec<Response> = others.into_iter().map(|other| other.join().unwrap()).collect();
+        let refused = others.iter().filter(|other| other.text().contains("Exceeds maximum queue size"));
+        assert_eq!(refused.count(), 2);
+        assert_eq!(others.iter().filter(|other| other.status == 200).count(), 1);
+    });
+}
+
+fn wait_for_metric(server: &TestServer, series: &str, value: f64) {
+    let start = std::time::Instant::now();
+    while metric(server, series) != value {
+        assert!(start.elapsed() < Duration::from_secs(60), "{series} did not become {value}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn labels_that_the_engine_fails_at_are_a_failure_of_the_endpoint() {
+    let model = model_with_text_engine(|ids| {
+        if ids[0] == 50 {
+            // Without the hook that would print it.
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+    });
+    let server = TestServer::start(vec![model], options());
+    let request = score_request(&["x".repeat(50)], &[("prompt", json!("{text}"))]);
+    let response = infer(&mut Client::connect(server.http), "zero_shot_image", &request);
+    assert_eq!(response.status, 500);
+    assert!(response.text().contains("on purpose"), "{}", response.text());
+    let failed = "nv_inference_request_failure{model=\"zero_shot_image\",reason=\"BACKEND\"";
+    assert_eq!(metric(&server, failed), 1.0);
+    let stats = Client::connect(server.http).get("/v2/models/zero_shot_image/stats").json();
+    assert_eq!(stats["model_stats"][0]["inference_count"], 0);
+}
+
+#[test]
+fn more_labels_than_one_request_may_have() {
+    let (server, counts) = server(options());
+    let labels: Vec<String> = (0..=32_768).map(|number| number.to_string()).collect();
+    let ask = |labels: &[String]| {
+        infer(&mut Client::connect(server.http), "zero_shot_image", &score_request(labels, &[]))
+    };
+    assert_error(
+        &ask(&labels),
+        "LABELS has more than 32768 different labels: ask for them in several requests",
+    );
+    assert_eq!(counts.text_rows(), 0);
+    // The same ones again are no more labels.
+    let again = [&labels[..10], &labels[..10]].concat();
+    assert_eq!(ask(&again).status, 200);
 }
 
 #[test]

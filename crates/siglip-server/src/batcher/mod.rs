@@ -78,6 +78,14 @@ impl BatchError {
             BatchError::Engine(_) | BatchError::Panicked(_) => Code::Internal,
         }
     }
+
+    /// What a request counts as that it ends.
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            BatchError::QueueFull | BatchError::TimedOut => Failure::Rejected,
+            BatchError::Engine(_) | BatchError::Panicked(_) | BatchError::Stopped => Failure::Backend,
+        }
+    }
 }
 
 /// How a batcher is set up.
@@ -265,6 +273,11 @@ impl Batcher {
             Some(_) => Ok(()),
             None => Err(self.refuse(counters, received)),
         }
+    }
+
+    /// How long a request may wait for something that asks for a `timeout`; `None` for as long as it takes.
+    pub(crate) fn patience(&self, timeout: Duration) -> Option<Duration> {
+        self.policy.timeout(timeout)
     }
 
     /// Counts a request as refused.

@@ -1,10 +1,11 @@
 //! `zero_shot_image`: how well each of a list of labels describes an image.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use siglip::engine::EngineInfo;
 use siglip::prompt::Template;
 use siglip::similarity;
 use siglip_protocol::{CheckedInput, InferRequest, ParameterValue};
@@ -18,6 +19,9 @@ use crate::error::InferError;
 use crate::labels::LabelCache;
 use crate::served::Similarity;
 use crate::statistics::ModelCounters;
+
+/// Different labels of a request. The embeddings of so many are some 150 MB for so400m.
+const MAX_LABELS: usize = 32_768;
 
 /// Both towers of a model, and what makes scores of their embeddings.
 pub(crate) struct ZeroShot {
@@ -73,6 +77,9 @@ impl ZeroShot {
             if text.trim().is_empty() {
                 return Err(InferError::EmptyLabel { row, column });
             }
+            if texts.len() == MAX_LABELS {
+                return Err(InferError::TooManyLabels(MAX_LABELS));
+            }
             texts.push(template.fill(text).into());
             places.insert(label, texts.len() - 1);
             Ok(texts.len() - 1)
@@ -90,8 +97,13 @@ impl ZeroShot {
         received: Instant,
     ) -> Result<Outcome, InferError> {
         let Question { images, count, labels, texts } = question;
+        // The labels first: whoever waits for them has image files, and not yet the pixels that are made of them.
+        let texts = self.embed_labels(&texts, request).await.inspect_err(|error| {
+            if let InferError::Refused { error, .. } | InferError::Batch(error) = error {
+                counters.record_failure(error.failure(), received.elapsed());
+            }
+        })?;
         let images = pixel_values(&self.vision, images, request).await?;
-        let texts = self.embed_labels(texts, request).await?;
         let admission = admission(counters, request, received);
         let answer = self.vision.batcher.embed(Rows::pixel_rows(images), admission).await;
         let Answer { embeddings, batch_rows, timing } = answer.map_err(|error| refused(request, error))?;
@@ -115,32 +127,52 @@ impl ZeroShot {
     /// The embeddings of texts, from the cache as far as they are there.
     async fn embed_labels(
         &self,
-        texts: Vec<Arc<str>>,
+        texts: &[Arc<str>],
         request: &InferRequest,
     ) -> Result<Vec<Arc<[f32]>>, InferError> {
-        let known: Option<Vec<_>> = texts.iter().map(|text| self.labels.embeddings.get(&**text)).collect();
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let _turn = self.labels.compute().await;
-        let mut found: Vec<Option<Arc<[f32]>>> =
-            texts.iter().map(|text| self.labels.embeddings.get(&**text)).collect();
-        let missing: Vec<usize> =
-            (0..texts.len()).filter(|&at| found.get(at).is_some_and(Option::is_none)).collect();
-        // A batch at a time: other callers' texts have their turn in between.
-        for places in missing.chunks(self.text.batcher.info().max_batch_size) {
-            let batch = places.iter().filter_map(|&at| texts.get(at).cloned()).collect();
-            let embeddings = self.embed_texts(batch, request).await?;
-            let columns = self.text.batcher.info().embedding_size;
-            for (&at, embedding) in places.iter().zip(embeddings.chunks_exact(columns)) {
-                let embedding: Arc<[f32]> = embedding.into();
-                if let (Some(text), Some(place)) = (texts.get(at), found.get_mut(at)) {
-                    self.labels.embeddings.insert(text.clone(), embedding.clone());
-                    *place = Some(embedding);
-                }
-            }
+        let mut found: Vec<_> = texts.iter().map(|text| self.labels.embeddings.get(&**text)).collect();
+        if found.iter().any(Option::is_none) {
+            self.embed_missing(texts, &mut found, request).await?;
         }
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Finds what was missing: computed a batch at a time, unless others have computed it meanwhile.
+    async fn embed_missing(
+        &self,
+        texts: &[Arc<str>],
+        found: &mut [Option<Arc<[f32]>>],
+        request: &InferRequest,
+    ) -> Result<(), InferError> {
+        let EngineInfo { max_batch_size, embedding_size, .. } = *self.text.batcher.info();
+        let _place = self.labels.admit().map_err(|error| refused(request, error))?;
+        // As in the queue: who has begun does not expire.
+        let mut limit = self.text.batcher.patience(Duration::from_micros(request.timeout_us));
+        let mut missing: VecDeque<_> = texts.iter().zip(found).filter(|(_, found)| found.is_none()).collect();
+        while !missing.is_empty() {
+            let turn = self.labels.turn(limit.take()).await;
+            let _turn = turn.map_err(|error| refused(request, error))?;
+            let mut batch = Vec::with_capacity(max_batch_size);
+            while batch.len() < max_batch_size
+                && let Some((text, found)) = missing.pop_front()
+            {
+                *found = self.labels.embeddings.get(&**text);
+                if found.is_none() {
+                    batch.push((text, found));
+                }
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let new = batch.iter().map(|(text, _)| Arc::clone(text)).collect();
+            let embeddings = self.embed_texts(new, request).await?;
+            for ((text, found), embedding) in batch.into_iter().zip(embeddings.chunks_exact(embedding_size)) {
+                let embedding: Arc<[f32]> = embedding.into();
+                self.labels.embeddings.insert(text.clone(), embedding.clone());
+                *found = Some(embedding);
+            }
+        }
+        Ok(())
     }
 
     async fn embed_texts(
@@ -161,7 +193,8 @@ impl ZeroShot {
             Ok::<_, InferError>(ids)
         };
         let ids = prepare(&self.text, length, request, encode).await??;
-        // Labels are not inferences of the model that was asked; nobody reads these counters.
+        // Labels are not inferences of the model that was asked; nobody reads these counters. What fails is counted by
+        // whoever asked for the labels.
         let counters = Arc::new(ModelCounters::new());
         let admission = admission(&counters, request, Instant::now());
         let answer = self.text.batcher.embed(Rows::token_ids(count, ids), admission).await;

@@ -113,6 +113,7 @@ fn form(error: &InferError) -> ErrorForm {
         | InferError::Image { .. }
         | InferError::Base64 { .. }
         | InferError::NoLabels
+        | InferError::TooManyLabels(_)
         | InferError::EmptyLabel { .. }
         | InferError::LabelNotUtf8 { .. }
         | InferError::Label { .. }
