@@ -118,7 +118,8 @@ fn parts_of_a_request_are_computed_at_once_and_joined_in_order() {
 #[test]
 fn rows_are_never_mixed_up_and_the_bad_fail_alone() {
     let gate = Gate::open();
-    let server = TestServer::start(vec![gate.model_on(&TWO_CARDS, 8)], options());
+    let options = ServerOptions { canary_interval: Duration::from_secs(600), ..options() };
+    let server = TestServer::start(vec![gate.model_on(&TWO_CARDS, 8)], options);
     let http = server.http;
     let caller = |number: i64| {
         std::thread::spawn(move || {
@@ -204,8 +205,8 @@ fn a_card_whose_answers_change_gets_no_batches_until_they_are_right_again() {
     let interval = Duration::from_millis(20);
     let options = ServerOptions { canary_interval: interval, ..options() };
     let server = TestServer::start(vec![gate.model_on(&["cuda:0", "cuda:1"], 4)], options);
-    // Long enough for the first answers to have been taken down.
-    std::thread::sleep(interval * 10);
+    // What is asked for the second time has given its first answer, which is the right one.
+    wait_for("both were asked", || ["cuda:0", "cuda:1"].iter().all(|device| begun_on(&gate, device) >= 2));
     gate.set_wrong(&["cuda:0"]);
     wait_for("the card is not ready", || ready(&server, "cuda:0") == 0.0);
     assert!(health(&server, "ready"));
@@ -214,6 +215,38 @@ fn a_card_whose_answers_change_gets_no_batches_until_they_are_right_again() {
     }
     gate.set_wrong(&[]);
     wait_for("the card is ready again", || ready(&server, "cuda:0") == 1.0);
+}
+
+/// What fails at once is free again at once, and would have all that comes.
+#[test]
+fn a_card_that_fails_at_everything_leaves_its_requests_to_the_others() {
+    let gate = Gate::open();
+    let options = ServerOptions { canary_interval: Duration::from_secs(600), ..options() };
+    let server = TestServer::start(vec![gate.model_on(&["cuda:0", "cuda:1"], 4)], options);
+    wait_for("both were asked", || ["cuda:0", "cuda:1"].iter().all(|device| begun_on(&gate, device) >= 1));
+    gate.set_failing(&["cuda:0"]);
+    // Whichever card fetches a request, it is answered.
+    let mut id = 0;
+    wait_for("the card is not ready", || {
+        id += 1;
+        assert_eq!(embeddings(&Client::connect(server.http).embed_ids(&[id])), expected(id));
+        ready(&server, "cuda:0") == 0.0
+    });
+    assert!(health(&server, "ready"));
+    for id in 20_000..20_020 {
+        assert_eq!(embeddings(&Client::connect(server.http).embed_ids(&[id])), expected(id));
+    }
+    let batches: Vec<_> = gate.batches().into_iter().zip(gate.devices()).collect();
+    let mut devices = batches.iter().filter(|(batch, _)| batch[0] >= 20_000).map(|(_, device)| device);
+    assert!(devices.all(|device| device == "cuda:1"));
+    // A request that fails on a sound card is not put back.
+    assert_eq!(Client::connect(server.http).embed_ids(&[BREAKS]).status, 500);
+    gate.set_failing(&[]);
+    wait_for("the card is ready again", || ready(&server, "cuda:0") == 1.0);
+}
+
+fn begun_on(gate: &Gate, device: &str) -> usize {
+    gate.devices().iter().filter(|begun| *begun == device).count()
 }
 
 #[test]

@@ -1,13 +1,14 @@
-//! A known input, computed now and then while nothing else is: an engine whose answer to it changes has lost its mind
-//! or its memory, and is not to be asked any more.
+//! A known input, computed at first, then now and then while nothing else is, and after a failure that no request is
+//! known to be at fault for: an engine whose answer to it changes has lost its mind or its memory, and is not to be asked
+//! any more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use siglip::engine::{Engine, EngineInfo, Input, Tower};
 
-/// How long the engine must have had nothing to do before the first answer is taken down.
-const FIRST: Duration = Duration::from_secs(5);
+/// How long an engine that has failed waits until it is asked again: what is wrong may be over soon.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// The input, and the answer that is right.
 pub(super) struct Canary {
@@ -15,6 +16,8 @@ pub(super) struct Canary {
     output: Vec<f32>,
     /// From the first time on.
     expected: Option<Vec<f32>>,
+    /// Whether the last answer was wrong.
+    failed: bool,
     interval: Duration,
 }
 
@@ -24,8 +27,11 @@ enum Row {
 }
 
 impl Canary {
-    /// A canary that is asked every `interval` of idleness; never, if that is zero.
-    pub(super) fn new(info: &EngineInfo, interval: Duration) -> Self {
+    /// A canary that is asked every `interval` of idleness; none, if that is zero.
+    pub(super) fn new(info: &EngineInfo, interval: Duration) -> Option<Self> {
+        if interval.is_zero() {
+            return None;
+        }
         let row = match info.tower {
             // Ids and values of every size.
             Tower::Text => {
@@ -40,21 +46,27 @@ impl Canary {
                 Row::Pixels((0..info.input_len).map(|at| ((at * 37) % 255) as f32 / 127.0 - 1.0).collect())
             }
         };
-        Canary { row, output: vec![0.0; info.embedding_size], expected: None, interval }
+        let output = vec![0.0; info.embedding_size];
+        Some(Canary { row, output, expected: None, failed: false, interval })
     }
 
-    /// How long to wait for requests before the engine is asked; `None` for ever.
-    pub(super) fn wait(&self) -> Option<Duration> {
-        let first = if self.expected.is_none() { FIRST } else { self.interval };
-        (!self.interval.is_zero()).then(|| first.min(self.interval))
+    /// How long to wait for requests before the engine is asked.
+    pub(super) fn wait(&self) -> Duration {
+        if self.failed { AGAIN.min(self.interval) } else { self.interval }
     }
 
-    /// Asks the engine.
+    /// Asks the engine. The first answer is the one that is right.
     ///
     /// # Errors
     ///
     /// One sentence that says what is wrong with the answer.
     pub(super) fn ask(&mut self, engine: &mut dyn Engine) -> Result<(), String> {
+        let answer = self.compute(engine);
+        self.failed = answer.is_err();
+        answer
+    }
+
+    fn compute(&mut self, engine: &mut dyn Engine) -> Result<(), String> {
         let input = match &self.row {
             Row::TokenIds(ids) => Input::TokenIds(ids),
             Row::Pixels(pixels) => Input::PixelValues(pixels),
@@ -66,13 +78,11 @@ impl Canary {
             Err(_) => return Err("the engine panics at a known input".to_owned()),
         }
         let expected = self.expected.get_or_insert_with(|| output.clone());
-        let differs = expected.iter().zip(&self.output).position(|(a, b)| a.to_bits() != b.to_bits());
-        match differs {
+        let mut values = expected.iter().zip(&self.output).enumerate();
+        match values.find(|(_, (was, is))| was.to_bits() != is.to_bits()) {
             None => Ok(()),
-            Some(at) => Err(format!(
-                "the engine's answer to a known input has changed: value {at} was {:?} at start and is {:?} now",
-                expected.get(at),
-                self.output.get(at)
+            Some((at, (was, is))) => Err(format!(
+                "the engine's answer to a known input has changed: value {at} was {was} at start and is {is} now"
             )),
         }
     }

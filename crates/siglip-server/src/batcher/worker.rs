@@ -21,7 +21,7 @@ pub(super) struct Worker {
     gauges: Arc<Gauges>,
     row_len: usize,
     embedding_size: usize,
-    canary: Canary,
+    canary: Option<Canary>,
     gathered: Gathered,
     places: Places,
     output: Vec<f32>,
@@ -51,8 +51,10 @@ impl Worker {
     /// Computes batches until nobody can send any more requests and none is left, or until the engine is lost and
     /// another one goes on.
     pub(super) fn run(mut self) {
+        // Before anything can have gone wrong.
+        self.ask_canary();
         loop {
-            match self.seat.next(self.canary.wait()) {
+            match self.seat.next(self.canary.as_ref().map(Canary::wait)) {
                 Next::Batch(batch) => self.compute(batch),
                 Next::Idle => self.ask_canary(),
                 Next::End => return,
@@ -64,7 +66,8 @@ impl Worker {
         if self.gauges.fleet.lost(self.seat.engine).is_some() {
             return;
         }
-        let answer = self.canary.ask(self.engine.as_mut()).err();
+        let Some(canary) = &mut self.canary else { return };
+        let answer = canary.ask(self.engine.as_mut()).err();
         if let Some(fault) = &answer {
             tracing::error!(device = self.engine.info().device, "not ready any more: {fault}");
         } else {
@@ -73,7 +76,8 @@ impl Worker {
         self.gauges.fleet.set_fault(self.seat.engine, answer);
     }
 
-    /// Computes a batch. If it fails, the request at fault, or else each, is computed apart from the others.
+    /// Computes a batch. If it fails, the request at fault, or else each, is computed apart from the others; if it is the
+    /// engine that is at fault, by another one.
     fn compute(&mut self, batch: Vec<Job>) {
         if let Some(reason) = self.gauges.fleet.lost(self.seat.engine) {
             self.end_flight();
@@ -102,6 +106,9 @@ impl Worker {
                     if let Some((index, row)) = self.row_at_fault(&group, &error) {
                         group.remove(index).fail(error_for(&error, row));
                         groups.push(group);
+                    } else if self.is_at_fault() {
+                        groups.push(group);
+                        return self.seat.put_back(groups.into_iter().rev().flatten().collect());
                     } else if group.len() == 1 {
                         group.into_iter().for_each(|job| job.fail(error_for(&error, 0)));
                     } else {
@@ -111,6 +118,13 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// After a failure: whether the engine fails at a known input, too, and another one does not. An engine that fails
+    /// at everything is done quickly, and would fetch the others' requests as well.
+    fn is_at_fault(&mut self) -> bool {
+        self.ask_canary();
+        !self.gauges.fleet.is_wanted(self.seat.engine)
     }
 
     /// Leaves groups, of which the last is to be computed first, to another engine, or answers them where there is none.

@@ -29,6 +29,8 @@ struct State {
     lost: Vec<String>,
     /// Devices whose answers are wrong.
     wrong: Vec<String>,
+    /// Devices that fail at everything, and may not any more.
+    failing: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -67,6 +69,11 @@ impl Gate {
     /// From now on these devices, and no others, answer wrongly.
     pub(crate) fn set_wrong(&self, devices: &[&str]) {
         self.0.0.lock().unwrap().wrong = devices.iter().map(|&device| device.to_owned()).collect();
+    }
+
+    /// From now on these devices, and no others, fail at everything.
+    pub(crate) fn set_failing(&self, devices: &[&str]) {
+        self.0.0.lock().unwrap().failing = devices.iter().map(|&device| device.to_owned()).collect();
     }
 
     /// Waits until the engine has begun so many batches.
@@ -125,6 +132,9 @@ impl Engine for GatedEngine {
         let is_in = |devices: &[String]| devices.contains(&self.info.device);
         if is_in(&self.gate.0.0.lock().unwrap().lost) {
             return Err(EngineError::Lost("it fell off the bus".to_owned()));
+        }
+        if is_in(&self.gate.0.0.lock().unwrap().failing) {
+            return Err(EngineError::Device("it has a bad day".to_owned()));
         }
         let find = |id: i64| rows.iter().position(|row| i64::from(row[0]) == id);
         if find(PANICS).is_some() {

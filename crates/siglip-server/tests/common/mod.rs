@@ -22,13 +22,14 @@ pub(crate) struct TestServer {
     thread: Option<std::thread::JoinHandle<Result<(), ServeError>>>,
 }
 
-/// Options for any free ports, quick to give up.
+/// Options for any free ports, quick to give up. Engines are asked nothing that no test has sent.
 pub(crate) fn options() -> ServerOptions {
     ServerOptions {
         http_port: 0,
         grpc_port: 0,
         metrics_port: 0,
         shutdown_grace: Duration::from_secs(5),
+        canary_interval: Duration::ZERO,
         ..ServerOptions::default()
     }
 }
