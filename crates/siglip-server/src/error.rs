@@ -189,6 +189,8 @@ pub(crate) enum InferError {
     NotReady(String),
     #[error("preparing the request failed; the server's log has the reason")]
     Preparation,
+    #[error("answering the request failed; the server's log has the reason")]
+    Panicked,
     #[error("[request id: {}] {error}", if id.is_empty() { "<id_unknown>" } else { id })]
     Refused { id: String, error: BatchError },
     #[error(transparent)]
@@ -221,7 +223,7 @@ impl InferError {
                 TokenizeError::Other(_) => Code::Internal,
             },
             InferError::NotReady(_) => Code::Unavailable,
-            InferError::Preparation => Code::Internal,
+            InferError::Preparation | InferError::Panicked => Code::Internal,
             InferError::Refused { error, .. } | InferError::Batch(error) => error.code(),
         }
     }

@@ -1,7 +1,9 @@
 //! A request's way from any door to the engine and back.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use siglip_protocol::{DataType, InferRequest, InferResponse, TensorData};
 
 use crate::endpoint::{Endpoint, Outcome};
@@ -29,7 +31,13 @@ pub(crate) async fn infer(
         let sample = state.settings.sample_trace(model)?;
         Some((tracer, tracer.begin(model, request, received, sample)))
     });
-    let result = endpoint.infer(request, received).await.and_then(|outcome| {
+    // A connection is not to end by one request's panic, and a client is to be answered.
+    let answer = AssertUnwindSafe(endpoint.infer(request, received)).catch_unwind().await;
+    let answer = answer.unwrap_or_else(|_| {
+        tracing::error!("answering a request for {} panicked", endpoint.spec().name);
+        Err(InferError::Panicked)
+    });
+    let result = answer.and_then(|outcome| {
         write_output(state, request, &outcome).map_err(InferError::OutputRegion)?;
         Ok(outcome)
     });

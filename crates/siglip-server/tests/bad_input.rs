@@ -3,12 +3,14 @@
 mod common;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::client::{Client, Response, embeddings, ids_body};
+use common::engines::LengthTokenizer;
 use common::gated::{Gate, expected};
 use common::{TestServer, options};
-use siglip_server::ServerOptions;
+use siglip_server::{ServerOptions, Tokenize, TokenizeError};
 
 const INFER: &str = "/v2/models/siglip_text/infer";
 const EMBED: &str = "/v2/models/embed_text/infer";
@@ -206,6 +208,40 @@ fn texts_that_are_too_long_and_texts_for_siglip_text() {
     ]
     .concat();
     assert_error(&client.post(EMBED, "", &not_utf8), 400, "row 0 of INPUT_TEXT is not UTF-8: byte 2");
+}
+
+/// A tokenizer with a bug.
+struct Fragile;
+
+impl Tokenize for Fragile {
+    fn encode(&self, text: &str, truncate: bool) -> Result<Vec<u32>, TokenizeError> {
+        if text.starts_with("trap") {
+            // Without the hook that would print it.
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+        LengthTokenizer.encode(text, truncate)
+    }
+}
+
+#[test]
+fn texts_that_make_the_tokenizer_panic() {
+    let mut model = Gate::open().model(32);
+    if let Some(text) = &mut model.text {
+        text.tokenizer = Some(Arc::new(Fragile));
+    }
+    let server = TestServer::start(vec![model], options());
+    let mut client = Client::connect(server.http);
+    let mut ask = |text: &str| {
+        let body = format!(
+            r#"{{"inputs":[{{"name":"INPUT_TEXT","shape":[1,1],"datatype":"BYTES","data":["{text}"]}}]}}"#
+        );
+        client.post(EMBED, "", body.as_bytes())
+    };
+    // Short texts and long ones are tokenised on different threads.
+    for text in ["trap".to_owned(), "trap".repeat(1000)] {
+        assert_error(&ask(&text), 500, "the server's log has the reason");
+        assert_eq!(ask("hello").status, 200, "the connection lives on");
+    }
 }
 
 #[test]

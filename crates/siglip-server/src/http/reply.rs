@@ -122,6 +122,7 @@ fn form(error: &InferError) -> ErrorForm {
         | InferError::EmbedModel { .. }
         | InferError::NotReady(_)
         | InferError::Preparation
+        | InferError::Panicked
         | InferError::OutputRegion(_)
         | InferError::Batch(_) => ErrorForm::Plain,
         InferError::Lookup(LookupError::VersionFormat(_) | LookupError::NegativeVersion(_))
