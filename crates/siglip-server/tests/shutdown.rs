@@ -1,13 +1,24 @@
 //! Starting and ending.
 
 mod common;
+#[path = "grpc/raw.rs"]
+#[allow(dead_code, reason = "another test compares messages")]
+mod raw;
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use common::client::{Client, embeddings, ids_body};
 use common::gated::{Gate, expected};
 use common::{TestServer, options};
+use futures_util::stream::{self, StreamExt};
+use prost::Message;
+use raw::RawClient;
+use siglip_protocol::grpc::health::HealthCheckResponse;
+use siglip_protocol::grpc::health::health_check_response::ServingStatus;
+use siglip_protocol::grpc::inference::model_infer_request::InferInputTensor;
+use siglip_protocol::grpc::inference::{ModelInferRequest, ModelStreamInferResponse};
 use siglip_server::{BoundServer, ServeError, ServerOptions};
 
 /// Long enough for the most crowded machine; nothing waits for it where things work.
@@ -55,6 +66,69 @@ fn what_was_taken_in_is_finished() {
         );
     }
     server.join().unwrap();
+}
+
+/// Streams without an end are ended by the server, and what they were asked is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_streams_do_not_hold_up_the_end() {
+    let gate = Gate::closed();
+    let options = ServerOptions { shutdown_grace: PATIENCE * 2, ..options() };
+    let mut server = TestServer::start(vec![gate.model(2)], options);
+    let open = |first: Vec<u8>| stream::once(async move { Bytes::from(first) }).chain(stream::pending());
+    let mut client = RawClient::connect(server.grpc).await;
+    let watch = tokio::spawn(async move {
+        let health = client.messages("/grpc.health.v1.Health/Watch", stream::once(async { Bytes::new() }));
+        health.await
+    });
+    let mut client = RawClient::connect(server.grpc).await;
+    let list = ServerReflectionRequest { list_services: Some(String::new()) };
+    let reflection = tokio::spawn(async move {
+        let path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+        client.messages(path, open(list.encode_to_vec())).await
+    });
+    let mut client = RawClient::connect(server.grpc).await;
+    let infer = tokio::spawn(async move {
+        client.messages("ModelStreamInfer", open(infer_request(1).encode_to_vec())).await
+    });
+    gate.wait_for_batches(1);
+    // Nothing outside shows that the others are open.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let start = Instant::now();
+    server.stop();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gate.set(None);
+    let statuses = watch.await.unwrap().unwrap();
+    let statuses = statuses.into_iter().map(|status| HealthCheckResponse::decode(status).unwrap().status());
+    assert_eq!(statuses.collect::<Vec<_>>(), [ServingStatus::Serving, ServingStatus::NotServing]);
+    assert_eq!(reflection.await.unwrap().unwrap().len(), 1);
+    let answers = infer.await.unwrap().unwrap();
+    let answer = ModelStreamInferResponse::decode(answers[0].clone()).unwrap();
+    assert_eq!((answers.len(), answer.error_message.as_str()), (1, ""));
+    server.join().unwrap();
+    assert!(start.elapsed() < PATIENCE);
+}
+
+/// A request for a row of one id.
+fn infer_request(id: i64) -> ModelInferRequest {
+    let ids = InferInputTensor {
+        name: "INPUT_IDS".to_owned(),
+        datatype: "INT64".to_owned(),
+        shape: vec![1, 64],
+        ..InferInputTensor::default()
+    };
+    ModelInferRequest {
+        model_name: "siglip_text".to_owned(),
+        inputs: vec![ids],
+        raw_input_contents: vec![id.to_le_bytes().repeat(64).into()],
+        ..ModelInferRequest::default()
+    }
+}
+
+/// The question of `grpc.reflection.v1alpha` for the services' names.
+#[derive(Clone, PartialEq, Message)]
+struct ServerReflectionRequest {
+    #[prost(string, optional, tag = "7")]
+    list_services: Option<String>,
 }
 
 #[test]

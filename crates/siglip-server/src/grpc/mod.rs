@@ -68,7 +68,7 @@ mod health_generated {
 /// Serves until the server is to stop, and then until the last request that was taken in is answered.
 pub(crate) async fn serve(listener: Listener, state: Arc<ServerState>, mut stop: watch::Receiver<bool>) {
     let patience = state.options.header_timeout;
-    let services = Services::new(state);
+    let services = Services::new(state, stop.clone());
     loop {
         let (stream, permit) = tokio::select! {
             biased;
@@ -112,12 +112,14 @@ struct Services {
     inference: GrpcInferenceServiceServer<Service>,
     others: Routes,
     body_timeout: Duration,
+    /// Changes when the server is to stop.
+    stop: watch::Receiver<bool>,
 }
 
 impl Services {
-    fn new(state: Arc<ServerState>) -> Self {
+    fn new(state: Arc<ServerState>, stop: watch::Receiver<bool>) -> Self {
         let (limit, body_timeout) = (state.options.max_body_bytes, state.options.body_timeout);
-        let mut others = Routes::new(HealthServer::new(health::Health(state.clone())));
+        let mut others = Routes::new(HealthServer::new(health::Health::new(state.clone(), stop.clone())));
         // The descriptors are those of this build; if they were not, only reflection would be missing.
         match tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -131,7 +133,7 @@ impl Services {
             .max_encoding_message_size(usize::MAX)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        Services { inference, others: others.prepare(), body_timeout }
+        Services { inference, others: others.prepare(), body_timeout, stop }
     }
 
     /// Answers a request, within the time that its client gives it.
@@ -139,9 +141,9 @@ impl Services {
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
-        let Services { mut inference, mut others, body_timeout } = self.clone();
+        let Services { mut inference, mut others, body_timeout, stop } = self.clone();
         let time = deadline::of(request.headers());
-        let request = body::watch(request.map(Body::new), body_timeout);
+        let request = body::watch(request.map(Body::new), body_timeout, stop);
         let answer = async move {
             let inferred = request.uri().path().starts_with(INFERENCE);
             if inferred { inference.call(request).await } else { others.call(request).await }
