@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -23,6 +24,9 @@ const METRICS_CONNECTIONS: usize = 64;
 /// Connections that wait to be accepted, as far as the system allows. With 128, what `TcpListener::bind` asks for, the
 /// 129th of many clients that come at once is left to try again after a second.
 const BACKLOG: u32 = 4096;
+
+/// What traces have at least to be written, once all else has ended.
+const LAST_TRACES: Duration = Duration::from_secs(1);
 
 /// A server whose ports are bound and which does not answer yet: connections wait until [`BoundServer::serve`].
 #[derive(Debug)]
@@ -111,11 +115,13 @@ impl BoundServer {
         tracing::info!("stopping: finishing what was taken in");
         let _ = stop.send(true);
         // Every acceptor and every connection holds a receiver; it is closed when the last one is gone.
-        if tokio::time::timeout(self.options.shutdown_grace, stop.closed()).await.is_err() {
+        let (told, grace) = (Instant::now(), self.options.shutdown_grace);
+        if tokio::time::timeout(grace, stop.closed()).await.is_err() {
             tracing::warn!("the time to finish is over; connections that are still open are cut off");
         }
         if let Some(tracer) = &state.tracer {
-            tracer.finish();
+            let left = grace.saturating_sub(told.elapsed());
+            tracer.finish(left.max(LAST_TRACES)).await;
         }
         Ok(())
     }

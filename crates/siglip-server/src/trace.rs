@@ -2,22 +2,23 @@
 //! its summary tool reads them.
 //!
 //! Which requests are traced and how is in the [settings](crate::settings), which clients may change; the file is set at
-//! start. A thread of its own writes it: a slow disk delays no request, and where it cannot keep up, traces are left out
-//! and counted.
+//! start. A thread of its own writes it, and makes text of tensors: a slow disk delays no request, and where it cannot keep
+//! up, traces are left out and counted.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use serde::Serialize;
-use siglip_protocol::{DataType, InferRequest, OutputData, TensorData, split_bytes_tensor};
+use siglip_protocol::{DataType, InferRequest, InputTensor, TensorData, split_bytes_tensor};
+use tokio::sync::oneshot;
 
-use crate::endpoint::Outcome;
+use crate::endpoint::{Outcome, Values};
 use crate::error::ServeError;
 use crate::settings::TraceSample;
 
@@ -39,12 +40,16 @@ pub struct TraceOptions {
 /// Traces that wait for the disk.
 const WAITING: usize = 1024;
 
+/// Bytes of the tensors in them. A trace that has more waits only if no other does.
+const WAITING_BYTES: usize = 64 << 20;
+
 /// Takes traces in.
 #[derive(Debug)]
 pub(crate) struct Tracer {
     file: PathBuf,
     /// Until the end.
-    writer: Mutex<Option<(SyncSender<Record>, JoinHandle<()>)>>,
+    writer: Mutex<Option<Inlet>>,
+    waiting: Arc<Waiting>,
     traces: AtomicU64,
     left_out: AtomicU64,
     /// One moment on two clocks: times are given as nanoseconds since 1970.
@@ -63,14 +68,24 @@ impl Tracer {
         writer
             .open(options.log_frequency)
             .map_err(|source| ServeError::TraceFile { path: file.clone(), source })?;
-        let (sender, receiver) = sync_channel(WAITING);
+        let (records, receiver) = sync_channel(WAITING);
+        let (end, ended) = oneshot::channel::<()>();
+        let waiting = Arc::new(Waiting::default());
+        let run = {
+            let waiting = waiting.clone();
+            move || {
+                writer.run(&receiver, &waiting);
+                drop(end);
+            }
+        };
         let thread = std::thread::Builder::new().name("siglip-trace".to_owned());
-        let thread = thread.spawn(move || writer.run(&receiver)).map_err(ServeError::Thread)?;
+        thread.spawn(run).map_err(ServeError::Thread)?;
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let since_1970 = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
         Ok(Tracer {
             file,
-            writer: Mutex::new(Some((sender, thread))),
+            writer: Mutex::new(Some(Inlet { records, ended })),
+            waiting,
             traces: AtomicU64::new(0),
             left_out: AtomicU64::new(0),
             started: (Instant::now(), since_1970),
@@ -89,12 +104,7 @@ impl Tracer {
         received: Instant,
         sample: TraceSample,
     ) -> Trace {
-        let inputs = request.inputs.iter().filter(|_| sample.tensors).map(|input| Tensor {
-            name: input.name.clone(),
-            data: input_text(input.datatype, &input.data),
-            shape: join(&input.shape),
-            dtype: input.datatype.map_or_else(String::new, |datatype| datatype.name().to_owned()),
-        });
+        let inputs = request.inputs.iter().filter(|_| sample.tensors).map(Tensor::of_input);
         Trace {
             record: Record {
                 model: model.to_owned(),
@@ -126,23 +136,11 @@ impl Tracer {
             at("REQUEST_END", Instant::now());
         }
         if let Some(outcome) = outcome.filter(|_| sample.tensors) {
-            let data = outcome.values.as_data();
-            let tensor = Tensor {
-                name: outcome.output.to_owned(),
-                shape: join(&outcome.shape),
-                dtype: data.datatype().name().to_owned(),
-                data: match data {
-                    OutputData::Fp32(values) => join(values),
-                    OutputData::Int64(values) => join(values),
-                },
-            };
-            record.tensors.push(("TENSOR_BACKEND_OUTPUT", tensor));
+            record.tensors.push(("TENSOR_BACKEND_OUTPUT", Tensor::of_output(outcome)));
         }
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((sender, _)) = &*writer
-            && let Err(TrySendError::Full(_)) = sender.try_send(record)
-            && self.left_out.fetch_add(1, Ordering::Relaxed) == 0
-        {
+        let Some(inlet) = &*writer else { return };
+        if !inlet.put(record, &self.waiting) && self.left_out.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(
                 "{} cannot be written as fast as requests come: traces are left out",
                 self.file.display()
@@ -150,17 +148,20 @@ impl Tracer {
         }
     }
 
-    /// Writes what has been taken in and closes the file.
-    pub(crate) fn finish(&self) {
+    /// Writes what has been taken in and closes the file, for as long as `patience`: whatever takes the traces may take
+    /// none any more.
+    pub(crate) async fn finish(&self, patience: Duration) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((sender, thread)) = writer {
-            drop(sender);
-            // It has said what went wrong, if anything did.
-            let _ = thread.join();
-            match self.left_out.load(Ordering::Relaxed) {
-                0 => {}
-                count => tracing::warn!("{count} traces are not in {}", self.file.display()),
-            }
+        let Some(Inlet { records, ended }) = writer else { return };
+        drop(records);
+        // The thread has said what went wrong, if anything did.
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            tracing::warn!("the time to finish is over, and {} is not whole", self.file.display());
+        }
+        let waiting = self.waiting.traces.load(Ordering::Relaxed) as u64;
+        match self.left_out.load(Ordering::Relaxed) + waiting {
+            0 => {}
+            count => tracing::warn!("{count} traces are not in {}", self.file.display()),
         }
     }
 
@@ -168,6 +169,52 @@ impl Tracer {
         let (instant, nanoseconds) = self.started;
         let since = moment.checked_duration_since(instant).unwrap_or_default();
         nanoseconds.saturating_add(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The way to the thread that writes.
+#[derive(Debug)]
+struct Inlet {
+    records: SyncSender<Record>,
+    /// Resolves when the thread has ended.
+    ended: oneshot::Receiver<()>,
+}
+
+impl Inlet {
+    /// Leaves a trace to the thread; false if there is no room for it. Not to be called by two at once.
+    fn put(&self, record: Record, waiting: &Waiting) -> bool {
+        let bytes = record.byte_size();
+        let before = waiting.bytes.load(Ordering::Relaxed);
+        if before > 0 && before.saturating_add(bytes) > WAITING_BYTES {
+            return false;
+        }
+        // Before it is sent: the thread takes it off as soon as it has it.
+        waiting.add(bytes);
+        let sent = self.records.try_send(record).is_ok();
+        if !sent {
+            waiting.take_off(bytes);
+        }
+        sent
+    }
+}
+
+/// What the thread has not written yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    traces: AtomicUsize,
+    /// Of tensors.
+    bytes: AtomicUsize,
+}
+
+impl Waiting {
+    fn add(&self, bytes: usize) {
+        self.traces.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn take_off(&self, bytes: usize) {
+        self.traces.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -189,13 +236,81 @@ struct Record {
     log_frequency: u32,
 }
 
-/// A tensor as the file has it.
-#[derive(Debug, Serialize)]
+/// A tensor whose text is made when it is written.
+#[derive(Debug)]
 struct Tensor {
     name: String,
-    data: String,
+    datatype: Option<DataType>,
     shape: String,
-    dtype: String,
+    data: Elements,
+}
+
+#[derive(Debug)]
+enum Elements {
+    Input(TensorData),
+    Output(Values),
+}
+
+impl Tensor {
+    fn of_input(input: &InputTensor) -> Self {
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        // A slice of the request's body would keep all of that in memory.
+        let data = match &input.data {
+            TensorData::Raw(bytes) => TensorData::Raw(copy(bytes)),
+            TensorData::Strings(strings) => TensorData::Strings(strings.iter().map(copy).collect()),
+            data => data.clone(),
+        };
+        Tensor {
+            name: input.name.clone(),
+            datatype: input.datatype,
+            shape: join(&input.shape),
+            data: Elements::Input(data),
+        }
+    }
+
+    fn of_output(outcome: &Outcome) -> Self {
+        Tensor {
+            name: outcome.output.to_owned(),
+            datatype: Some(outcome.values.as_data().datatype()),
+            shape: join(&outcome.shape),
+            data: Elements::Output(outcome.values.clone()),
+        }
+    }
+
+    fn byte_size(&self) -> usize {
+        match &self.data {
+            Elements::Input(TensorData::Raw(bytes)) => bytes.len(),
+            Elements::Input(TensorData::Int64(values)) => size_of_val(values.as_slice()),
+            Elements::Input(TensorData::Fp32(values)) => size_of_val(values.as_slice()),
+            Elements::Input(TensorData::Strings(strings)) => {
+                strings.iter().map(|text| size_of_val(text) + text.len()).sum()
+            }
+            Elements::Input(TensorData::Discarded | TensorData::SharedMemory(_)) => 0,
+            Elements::Output(values) => values.as_data().byte_size(),
+        }
+    }
+
+    fn text(&self) -> TensorText<'_> {
+        TensorText {
+            name: &self.name,
+            data: match &self.data {
+                Elements::Input(data) => input_text(self.datatype, data),
+                Elements::Output(Values::Fp32(values)) => join(values),
+                Elements::Output(Values::Int64(values)) => join(values),
+            },
+            shape: &self.shape,
+            dtype: self.datatype.map_or("", DataType::name),
+        }
+    }
+}
+
+/// A tensor as the file has it.
+#[derive(Serialize)]
+struct TensorText<'a> {
+    name: &'a str,
+    data: String,
+    shape: &'a str,
+    dtype: &'static str,
 }
 
 /// An element of the file's array.
@@ -204,7 +319,7 @@ struct Tensor {
 enum Entry<'a> {
     Request { id: u64, model_name: &'a str, model_version: u32, request_id: &'a str },
     Timestamps { id: u64, timestamps: [Timestamp; 1] },
-    Tensor { id: u64, activity: &'static str, tensor: &'a Tensor },
+    Tensor { id: u64, activity: &'static str, tensor: TensorText<'a> },
 }
 
 #[derive(Serialize)]
@@ -214,6 +329,11 @@ struct Timestamp {
 }
 
 impl Record {
+    /// Of its tensors.
+    fn byte_size(&self) -> usize {
+        self.tensors.iter().map(|(_, tensor)| tensor.byte_size()).sum()
+    }
+
     fn write(&self, out: &mut impl Write, first: bool) -> io::Result<()> {
         let id = self.id;
         out.write_all(if first { b"[\n" } else { b",\n" })?;
@@ -224,7 +344,10 @@ impl Record {
             .timestamps
             .iter()
             .map(|&(name, ns)| Entry::Timestamps { id, timestamps: [Timestamp { name, ns }] });
-        let tensors = self.tensors.iter().map(|(activity, tensor)| Entry::Tensor { id, activity, tensor });
+        let tensors = self.tensors.iter().map(|(activity, tensor)| {
+            let tensor = tensor.text();
+            Entry::Tensor { id, activity, tensor }
+        });
         for entry in timestamps.chain(tensors) {
             out.write_all(b",\n")?;
             serde_json::to_writer(&mut *out, &entry)?;
@@ -249,12 +372,16 @@ struct Open {
 }
 
 impl Writer {
-    fn run(mut self, records: &Receiver<Record>) {
+    fn run(mut self, records: &Receiver<Record>, waiting: &Waiting) {
+        let write = |writer: &mut Self, record: Record| {
+            writer.attempt(|writer| writer.write(&record));
+            waiting.take_off(record.byte_size());
+        };
         while let Ok(record) = records.recv() {
-            self.attempt(|writer| writer.write(&record));
+            write(&mut self, record);
             // What has come meanwhile, before all of it is handed to the system.
             while let Ok(record) = records.try_recv() {
-                self.attempt(|writer| writer.write(&record));
+                write(&mut self, record);
             }
             self.attempt(Writer::flush);
         }
@@ -344,4 +471,72 @@ fn join<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
         text += &value.to_string();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: TraceSample = TraceSample { timestamps: false, tensors: true, log_frequency: 0 };
+
+    fn options(file: &Path) -> TraceOptions {
+        let levels = vec!["TENSORS".to_owned()];
+        TraceOptions { file: file.to_owned(), levels, rate: 1, count: -1, log_frequency: 0 }
+    }
+
+    fn request(datatype: DataType, data: TensorData) -> InferRequest {
+        let tensor = InputTensor { name: "X".to_owned(), datatype: Some(datatype), shape: vec![1, 2], data };
+        InferRequest { inputs: vec![tensor], ..InferRequest::default() }
+    }
+
+    fn trace(tracer: &Tracer, request: &InferRequest) {
+        let trace = tracer.begin("model", request, Instant::now(), SAMPLE);
+        tracer.end(trace, None);
+    }
+
+    #[tokio::test]
+    async fn tensors_in_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("trace.json");
+        let tracer = Tracer::start(&options(&file)).unwrap();
+        let ids: Vec<u8> = [7_i64, -8].iter().flat_map(|id| id.to_le_bytes()).collect();
+        let text = |text: &'static str| Bytes::from_static(text.as_bytes());
+        for (datatype, data) in [
+            (DataType::Int64, TensorData::Raw(ids.into())),
+            (DataType::Fp32, TensorData::Fp32(vec![0.5, -1.0])),
+            (DataType::Bytes, TensorData::Strings(vec![text("a"), text("b c")])),
+        ] {
+            trace(&tracer, &request(datatype, data));
+        }
+        tracer.finish(Duration::from_secs(60)).await;
+        let entries: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let tensors = entries.as_array().unwrap().iter().filter_map(|entry| entry.get("tensor"));
+        let texts: Vec<_> = tensors.map(|tensor| (&tensor["dtype"], &tensor["data"])).collect();
+        let texts = serde_json::json!(texts);
+        assert_eq!(texts, serde_json::json!([["INT64", "7,-8"], ["FP32", "0.5,-1"], ["BYTES", "a,b c"]]));
+    }
+
+    /// What takes the traces takes nothing: what waits for it stays within its bounds, and the end comes nevertheless.
+    #[tokio::test]
+    async fn a_destination_that_does_not_move() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+        assert!(made.success());
+        // Opened for both, so that nobody waits for a reader who does not come.
+        let _pipe = File::options().read(true).write(true).open(&file).unwrap();
+        let tracer = Tracer::start(&options(&file)).unwrap();
+        let values = 1 << 20;
+        let large = request(DataType::Fp32, TensorData::Fp32(vec![0.5; values]));
+        let most = WAITING_BYTES / (values * 4);
+        for _ in 0..most * 2 {
+            trace(&tracer, &large);
+        }
+        assert!(tracer.waiting.bytes.load(Ordering::Relaxed) <= WAITING_BYTES);
+        let waiting = tracer.waiting.traces.load(Ordering::Relaxed);
+        assert!((1..=most).contains(&waiting), "{waiting}");
+        assert_eq!(tracer.left_out.load(Ordering::Relaxed) as usize, most * 2 - waiting);
+        tracer.finish(Duration::from_millis(100)).await;
+    }
 }
