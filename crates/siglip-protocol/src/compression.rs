@@ -29,7 +29,7 @@ pub enum DecompressError {
     Empty,
     /// It is larger than a body may be.
     #[error(
-        "the request body is larger than {limit} bytes when decompressed; the limit is set by --max-body-bytes"
+        "the request body is larger than {limit} bytes when decompressed; the limit is set by --max-body-mb"
     )]
     TooLarge {
         /// The limit.

@@ -134,7 +134,7 @@ fn deep_nesting() {
 #[test]
 fn bodies_that_are_too_large() {
     let server = server(ServerOptions { max_body_bytes: 100_000, ..options() });
-    let words = "larger than 100000 bytes; the limit is set by --max-body-bytes";
+    let words = "larger than 100000 bytes; the limit is set by --max-body-mb";
     let mut client = Client::connect(server.http);
     client
         .send(format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n").as_bytes())

@@ -17,7 +17,7 @@ use crate::pace::{Late, Pace};
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
-    #[error("the request body is larger than {limit} bytes; the limit is set by --max-body-bytes")]
+    #[error("the request body is larger than {limit} bytes; the limit is set by --max-body-mb")]
     TooLarge { limit: usize },
     #[error(transparent)]
     Late(#[from] Late),
