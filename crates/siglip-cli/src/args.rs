@@ -175,7 +175,7 @@ pub(crate) struct ServeArgs {
           value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub(crate) cache_size: u32,
     /// The largest request body in megabytes, before and after decompression.
-    #[arg(long, env = "SIGLIP_MAX_BODY_MB", default_value_t = 256, value_name = "MB",
+    #[arg(long, env = "SIGLIP_MAX_BODY_MB", default_value_t = 512, value_name = "MB",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) max_body_mb: u32,
     /// The most connections open at once, over HTTP and gRPC together; more wait to be accepted.

@@ -91,7 +91,7 @@ fn shared_memory_that_no_memory_holds() {
     const LENGTH: u64 = 1 << 46;
     let name = format!("siglip_sparse_{}", std::process::id());
     let _object = Sparse::create(&name, LENGTH);
-    let server = server(options());
+    let server = server(ServerOptions { max_body_bytes: 1 << 20, ..options() });
     let mut client = Client::connect(server.http);
     let region = format!(r#"{{"key":"/{name}","byte_size":{LENGTH}}}"#);
     let path = "/v2/systemsharedmemory/region/sparse/register";
@@ -114,7 +114,7 @@ fn shared_memory_that_no_memory_holds() {
         "batch-size must be <= 32",
     );
     let text = r#""name":"INPUT_TEXT","datatype":"BYTES""#;
-    let words = "strings may have 268435456 bytes there, a limit that is set by --max-body-mb";
+    let words = "strings may have 1048576 bytes there, a limit that is set by --max-body-mb";
     assert_error(&ask(EMBED, text, "[1,1]", LENGTH), 400, words);
     // What the model takes is read as ever; there are zeros in it.
     assert_eq!(embeddings(&ask(INFER, ids, "[1,64]", 512)), expected(0));
