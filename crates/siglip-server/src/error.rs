@@ -198,6 +198,39 @@ pub(crate) enum InferError {
 }
 
 impl InferError {
+    /// Whether it is the model that refuses the request or fails at it, and neither the protocol nor the queue.
+    pub(crate) fn is_of_model(&self) -> bool {
+        match self {
+            InferError::Check(CheckError::IncompleteString { .. })
+            | InferError::TokenId { .. }
+            | InferError::NotUtf8 { .. }
+            | InferError::Tokenize { .. }
+            | InferError::Image { .. }
+            | InferError::Base64 { .. }
+            | InferError::NoLabels
+            | InferError::TooManyLabels(_)
+            | InferError::EmptyLabel { .. }
+            | InferError::LabelNotUtf8 { .. }
+            | InferError::Label { .. }
+            | InferError::Prompt(_)
+            | InferError::ParameterType { .. }
+            | InferError::EmbedModel { .. }
+            | InferError::NotReady(_)
+            | InferError::Preparation
+            | InferError::Panicked => true,
+            InferError::Lookup(_)
+            | InferError::Encoding(_)
+            | InferError::Decompress(_)
+            | InferError::Request(_)
+            | InferError::GrpcRequest(_)
+            | InferError::Region(_)
+            | InferError::OutputRegion(_)
+            | InferError::Check(_)
+            | InferError::Refused { .. }
+            | InferError::Batch(_) => false,
+        }
+    }
+
     pub(crate) fn code(&self) -> Code {
         match self {
             InferError::Lookup(error) => error.code(),

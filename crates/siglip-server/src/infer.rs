@@ -11,6 +11,7 @@ use crate::error::InferError;
 use crate::regions::RegionError;
 use crate::registry::VERSION;
 use crate::state::ServerState;
+use crate::statistics::Failure;
 
 /// Spans from this size on are not read on a thread that others wait for.
 const LARGE_SPAN: u64 = 1 << 20;
@@ -37,6 +38,9 @@ pub(crate) async fn infer(
         tracing::error!("answering a request for {} panicked", endpoint.spec().name);
         Err(InferError::Panicked)
     });
+    if answer.as_ref().is_err_and(InferError::is_of_model) {
+        endpoint.counters().record_failure(Failure::Other, received.elapsed());
+    }
     let result = answer.and_then(|outcome| {
         write_output(state, request, &outcome).map_err(InferError::OutputRegion)?;
         Ok(outcome)

@@ -161,7 +161,8 @@ impl ModelCounters {
         self.lock().times.cache_miss.add(lookup);
     }
 
-    /// Counts a request that failed. Requests that were never valid are not counted, as by Triton.
+    /// Counts a request that failed. Requests that are not what the model takes by their types and shapes are not
+    /// counted, as by Triton.
     pub(crate) fn record_failure(&self, failure: Failure, total: Duration) {
         let mut counters = self.lock();
         counters.times.fail.add(total);

@@ -204,8 +204,13 @@ fn what_is_not_an_image_is_refused_by_name_and_nothing_else_is_lost() {
     assert_error(&ask(&mut client, &[&base64(&bomb)], &base64_on), "30000");
     assert_error(&ask(&mut client, &[&base64(&bmp(0)[..60])], &base64_on), "row 0 of INPUT_IMAGE");
     assert_eq!(embeddings(&ask(&mut client, &[&good], &base64_on)), image_embedding(10));
-    let stats = client.get("/v2/models/embed_image/stats").json();
-    assert_eq!(stats["model_stats"][0]["inference_count"], 1);
+    let stats = client.get("/v2/models/embed_image/stats").json()["model_stats"][0].clone();
+    assert_eq!(
+        (&stats["inference_count"], &stats["inference_stats"]["fail"]["count"]),
+        (&json!(1), &json!(7))
+    );
+    let other = "nv_inference_request_failure{model=\"embed_image\",reason=\"OTHER\"";
+    assert_eq!(metric(&server, other), 7.0);
 }
 
 #[test]
