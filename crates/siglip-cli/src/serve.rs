@@ -17,8 +17,8 @@ use crate::engine_options::EngineOptions;
 use crate::failure::Failure;
 use crate::{load, open_files};
 
-/// What is open beside connections: files, the runtime's own.
-const OTHER_FILES: u64 = 256;
+/// What is open beside connections: shared memory, files, the runtime's own.
+const OTHER_FILES: u64 = siglip_server::MAX_REGIONS as u64 + 256;
 
 /// Binds the ports, loads the model, serves until SIGINT or SIGTERM.
 pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {

@@ -42,6 +42,7 @@ mod trace_update;
 
 pub use error::ServeError;
 pub use options::{Compat, LogControl, ModelControl, QueuePolicy, ServerOptions, TraceOptions};
+pub use regions::MAX_REGIONS;
 pub use runtime::runtime;
 pub use served::{BuildEngines, ServedModel, ServedText, ServedVision, Similarity};
 pub use server::BoundServer;

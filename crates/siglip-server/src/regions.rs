@@ -5,8 +5,8 @@
 //! its object in the middle of a request causes an error and not a fatal signal.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::fs::{File, Metadata, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -18,9 +18,15 @@ const FOLDER: &str = "/dev/shm";
 /// Offsets must be multiples of this, as they have to be for mapping.
 const PAGE: u64 = 4096;
 
+/// The most regions that are registered at once. Each keeps a file open.
+pub const MAX_REGIONS: usize = 1024;
+
 /// The registered regions by name.
-#[derive(Debug, Default)]
-pub(crate) struct Regions(Mutex<BTreeMap<String, Arc<Region>>>);
+#[derive(Debug)]
+pub(crate) struct Regions {
+    by_name: Mutex<BTreeMap<String, Arc<Region>>>,
+    most: usize,
+}
 
 /// A part of a shared-memory object.
 #[derive(Debug)]
@@ -44,6 +50,11 @@ pub(crate) enum RegionError {
     Exists(String),
     #[error("Invalid shared memory region: '{0}'")]
     KeyInUse(String),
+    #[error(
+        "shared memory region '{name}' is not registered: {most} others are, and no more may be; unregister those that \
+         are not used any more"
+    )]
+    TooMany { name: String, most: usize },
     #[error("Unable to open shared memory region: '{0}'")]
     Open(String),
     #[error("failed to register shared memory region '{0}': invalid args")]
@@ -82,6 +93,7 @@ impl RegionError {
                 Code::NotFound
             }
             RegionError::Exists(_) => Code::AlreadyExists,
+            RegionError::TooMany { .. } => Code::Unavailable,
             RegionError::KeyInUse(_)
             | RegionError::Open(_)
             | RegionError::Io { .. }
@@ -99,6 +111,11 @@ impl RegionError {
 }
 
 impl Regions {
+    /// Room for as many regions as `most`.
+    pub(crate) fn new(most: usize) -> Self {
+        Regions { by_name: Mutex::default(), most }
+    }
+
     /// Registers a part of the object `key` under `name`.
     pub(crate) fn register(
         &self,
@@ -113,6 +130,9 @@ impl Regions {
         }
         if regions.values().any(|region| region.key == key) {
             return Err(RegionError::KeyInUse(key.to_owned()));
+        }
+        if regions.len() >= self.most {
+            return Err(RegionError::TooMany { name: name.to_owned(), most: self.most });
         }
         let file = open(key).ok_or_else(|| RegionError::Open(key.to_owned()))?;
         let length = file.metadata().map_or(0, |metadata| metadata.len());
@@ -180,17 +200,23 @@ impl Regions {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Region>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Opens the object of that key, a slash and a file's name.
+/// Opens the object of that key, a slash and a file's name. Who may write to the folder is not to lead this process to
+/// its own files by a link.
 fn open(key: &str) -> Option<File> {
     let name = key.strip_prefix('/').unwrap_or(key);
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
         return None;
     }
-    OpenOptions::new().read(true).write(true).open(format!("{FOLDER}/{name}")).ok()
+    let path = format!("{FOLDER}/{name}");
+    let named = std::fs::symlink_metadata(&path).ok().filter(Metadata::is_file)?;
+    let file = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+    let opened = file.metadata().ok()?;
+    // The name may have become a link's meanwhile.
+    ((named.dev(), named.ino()) == (opened.dev(), opened.ino())).then_some(file)
 }
 
 fn io_error(span: &SharedMemorySpan, error: &std::io::Error) -> RegionError {
@@ -206,5 +232,52 @@ mod tests {
         for key in ["", "/", "/..", "/../etc/passwd", "//etc/passwd", "/a/b", "..", "/a\0"] {
             assert!(open(key).is_none(), "{key}");
         }
+    }
+
+    /// A file in the folder, of a name that no other test has.
+    struct Object(String);
+
+    impl Object {
+        fn new(name: &str) -> Self {
+            Object(format!("siglip_{name}_{}", std::process::id()))
+        }
+
+        fn path(&self) -> String {
+            format!("{FOLDER}/{}", self.0)
+        }
+
+        fn create(name: &str) -> Self {
+            let object = Object::new(name);
+            std::fs::write(object.path(), [0; 64]).unwrap();
+            object
+        }
+    }
+
+    impl Drop for Object {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(self.path());
+        }
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let (object, link, elsewhere) =
+            (Object::create("object"), Object::new("link"), Object::new("elsewhere"));
+        assert!(open(&object.0).is_some());
+        std::os::unix::fs::symlink(object.path(), link.path()).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", elsewhere.path()).unwrap();
+        assert!(open(&link.0).is_none() && open(&elsewhere.0).is_none());
+    }
+
+    #[test]
+    fn regions_are_so_many_at_most() {
+        let objects = [1, 2, 3].map(|number| Object::create(&format!("region_{number}")));
+        let regions = Regions::new(2);
+        let register = |object: &Object| regions.register(&object.0, &object.0, 0, 64);
+        assert_eq!((register(&objects[0]), register(&objects[1])), (Ok(()), Ok(())));
+        let error = register(&objects[2]).unwrap_err();
+        assert_eq!(error, RegionError::TooMany { name: objects[2].0.clone(), most: 2 });
+        regions.unregister(Some(&objects[0].0));
+        assert_eq!(register(&objects[2]), Ok(()));
     }
 }

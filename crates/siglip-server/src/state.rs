@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cards::Cards;
 use crate::machine::Machine;
 use crate::options::ServerOptions;
-use crate::regions::Regions;
+use crate::regions::{MAX_REGIONS, Regions};
 use crate::registry::Registry;
 use crate::settings::Settings;
 use crate::trace::Tracer;
@@ -33,7 +33,7 @@ impl ServerState {
         ServerState {
             registry: Arc::new(registry),
             options,
-            regions: Regions::default(),
+            regions: Regions::new(MAX_REGIONS),
             settings,
             tracer,
             machine: Machine::default(),
