@@ -1,6 +1,6 @@
 //! The KServe v2 / Triton inference protocol as pure functions over bytes.
 //!
-//! Nothing here opens a socket, knows a model or starts a thread. A door of the server (HTTP today) hands over the
+//! Nothing here opens a socket, knows a model or starts a thread. A door of the server (HTTP or gRPC) hands over the
 //! bytes that it received and gets an [`InferRequest`]; it hands back an [`InferResponse`] and gets bytes. What a model
 //! takes is a [`ModelSpec`], against which every request is checked the same way, whichever door it came through.
 //!

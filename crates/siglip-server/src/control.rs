@@ -57,7 +57,7 @@ pub(crate) async fn load(state: &ServerState, name: &str, config: Option<&str>) 
 pub(crate) async fn unload(state: &ServerState, name: &str) -> Result<(), ControlError> {
     allow(state)?;
     let (registry, model) = (state.registry.clone(), name.to_owned());
-    // Freeing a tower waits for the batch that it computes.
+    // An engine is freed by its own thread, after the batch that it computes; what was kept of its results is freed here.
     let unloaded = tokio::task::spawn_blocking(move || registry.unload(&model)).await;
     if unloaded.is_ok() {
         tracing::info!("{name} is unloaded");

@@ -1,6 +1,6 @@
 //! The server: from sockets to engines and back.
 //!
-//! A request comes in through a door ([`http`](self) today), is understood by `siglip-protocol`, finds its model in
+//! A request comes in through a door (HTTP or gRPC), is understood by `siglip-protocol`, finds its model in
 //! the registry, is prepared (a text becomes token ids), waits in the queue of its tower's batcher, is computed
 //! together with its neighbours, and goes back through the door that it came by. Every door shares what lies behind
 //! it: one registry, one admission rule, one set of statistics.
