@@ -208,6 +208,39 @@ fn damaged_bytes_are_thrown_away() {
 }
 
 #[test]
+fn parts_whose_file_is_gone_are_fetched_again() {
+    // Nothing else would show it: a tower has no SHA-256 to be checked against.
+    for tower in [None, Some(Tower::Text), Some(Tower::Vision)] {
+        for damage in
+            [|file: &Path| fs::remove_file(file).unwrap(), |file: &Path| fs::write(file, "").unwrap()]
+        {
+            let setup = Setup::with("both", |settings| {
+                settings.part = 2_000;
+                settings.connections = 1;
+                settings.patience.attempts = 2;
+            });
+            // The header of a tower's fetch is an answer of its own.
+            let whole = [if tower.is_some() { usize::MAX } else { 2_000 }, 2_000, 2_000];
+            setup.hub.set(|hub| hub.cuts = whole.into_iter().chain([77, 0, 0]).collect());
+            let error = setup.fetch(tower).unwrap_err();
+            assert!(matches!(&error, HubError::Cut { .. }), "{error}");
+            let leftovers = setup.leftovers();
+            let unfinished = |file: &&PathBuf| file.to_string_lossy().ends_with(".siglip.incomplete");
+            damage(leftovers.iter().find(unfinished).expect("a part of it has come"));
+
+            let folder = setup.fetch(tower).unwrap();
+            let (weights, of) = (open_weights(&folder), open_weights(&fixture("both")));
+            for name in numbers(&weights) {
+                let shape = of.shape(name).unwrap();
+                let (got, expected) = (weights.tensor(name, shape).unwrap(), of.tensor(name, shape).unwrap());
+                assert_eq!(got.bytes(), expected.bytes(), "{name}");
+            }
+            assert_eq!(setup.leftovers(), Vec::<PathBuf>::new());
+        }
+    }
+}
+
+#[test]
 fn a_server_without_ranges_serves_what_one_request_can_hold() {
     let setup = Setup::new("both");
     setup.hub.set(|hub| hub.no_ranges = true);

@@ -101,7 +101,11 @@ impl Job<'_> {
         let etags: Vec<&str> = sources.iter().map(|source| source.info.etag.as_str()).collect();
         let subject = format!("{length} bytes of {} in parts of {}", etags.join(" "), self.settings.part);
         let journal_file = beside(target, "siglip.parts");
-        let journal = Journal::open(&journal_file, &subject).map_err(|error| {
+        // What the journal notes is true of the file that it was kept beside, and of no other: one that is gone, or has
+        // another length, is begun from its first part.
+        let kept = fs::metadata(&unfinished).is_ok_and(|found| found.is_file() && found.len() == length);
+        let journal = if kept { Journal::open } else { Journal::start };
+        let journal = journal(&journal_file, &subject).map_err(|error| {
             let _ = fs::remove_file(&journal_file);
             HubError::write(&unfinished, length, error)
         })?;

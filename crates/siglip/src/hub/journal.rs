@@ -27,10 +27,21 @@ impl Journal {
             done.extend(lines.filter_map(|line| line.parse::<usize>().ok()));
         }
         // Written anew, so that nothing is appended to such a line.
+        Self::write(path, subject, done)
+    }
+
+    /// Starts the journal at `path` anew, whatever it noted: no part is there.
+    pub(super) fn start(path: &Path, subject: &str) -> io::Result<Journal> {
+        Self::write(path, subject, HashSet::new())
+    }
+
+    fn write(path: &Path, subject: &str, done: HashSet<usize>) -> io::Result<Journal> {
         let mut text = format!("{subject}\n");
         text.extend(done.iter().map(|part| format!("{part}\n")));
         let mut file = File::create(path)?;
         file.write_all(text.as_bytes())?;
+        // On the disk before anything is done to the file that it is about: an old one must not come back.
+        file.sync_all()?;
         Ok(Journal { file, path: path.to_owned(), done })
     }
 
