@@ -135,6 +135,13 @@ def test_strict_stops_at_a_bad_image(tmp_path, folder):
     assert not (tmp_path / "e.npy").exists()
 
 
+def test_a_long_low_image_is_refused_before_it_takes_memory(tmp_path):
+    for size in [(1, 8388608), (8388608, 1)]:
+        Image.new("1", size).save(tmp_path / "long.png")
+        done = embed("--images", tmp_path / "long.png", "-o", tmp_path / "e.npy")
+        assert done.returncode == 1 and "each side may have at most 65535" in done.stderr, done.stderr
+
+
 def many(folder, count):
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -46,14 +46,18 @@ pub struct Limits {
     /// Width × height at most. The header is held against it before memory is taken: decoding takes 3 to 9 bytes a
     /// pixel.
     pub max_pixels: u64,
+    /// Width and height at most. A row of pixels that is very long and low, or a column, takes little memory itself, but
+    /// a great deal while it is resized: there every row has the width of the result.
+    pub max_side: u64,
     /// Bytes of the file at most.
     pub max_bytes: usize,
 }
 
 impl Default for Limits {
-    /// 64 Mi pixels, which is less than Pillow's own bound of 170 Mi, and 64 MiB.
+    /// 64 Mi pixels, which is less than Pillow's own bound of 170 Mi, no side beyond 65,535, which is as far as JPEG
+    /// goes, and 64 MiB.
     fn default() -> Limits {
-        Limits { max_pixels: 64 << 20, max_bytes: 64 << 20 }
+        Limits { max_pixels: 64 << 20, max_side: u16::MAX.into(), max_bytes: 64 << 20 }
     }
 }
 
@@ -65,6 +69,9 @@ impl Limits {
         }
         if width.saturating_mul(height) > self.max_pixels {
             return Err(ImageError::TooManyPixels { width, height, allowed: self.max_pixels });
+        }
+        if width.max(height) > self.max_side {
+            return Err(ImageError::TooLong { width, height, allowed: self.max_side });
         }
         Ok(())
     }

@@ -76,6 +76,29 @@ fn a_giant_is_refused_by_its_header() {
 }
 
 #[test]
+fn a_side_beyond_the_limit_is_refused_by_the_header() {
+    let bmp = |width: i32, height: i32| {
+        let mut file = b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+        file.extend(width.to_le_bytes());
+        file.extend(height.to_le_bytes());
+        file.extend([1, 0, 24, 0]);
+        file.resize(54, 0);
+        file
+    };
+    for (width, height) in [(1, 65_536), (65_536, 1), (8_388_608, 1), (1, 67_108_864)] {
+        let error = refusal(&bmp(width, height));
+        let size = (width as u64, height as u64);
+        assert!(
+            matches!(error, ImageError::TooLong { width, height, allowed: 65_535 } if (width, height) == size),
+            "{error}"
+        );
+    }
+    let mut whole = bmp(1, 65_535);
+    whole.resize(54 + 4 * 65_535, 7);
+    assert_eq!(processor(3, 4, Options::default()).resize_rgb8(&whole).unwrap().1, [7; 4 * 4 * 3]);
+}
+
+#[test]
 fn orientation_is_applied_when_asked_for() {
     let expected: Value = serde_json::from_slice(&fixture("expected.json")).unwrap();
     let mut options = Options::default();

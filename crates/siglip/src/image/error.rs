@@ -55,6 +55,16 @@ pub enum ImageError {
         /// Width × height that is allowed.
         allowed: u64,
     },
+    /// A side is longer than allowed, by the header.
+    #[error("the image is {width} × {height} pixels, but each side may have at most {allowed}")]
+    TooLong {
+        /// Width in pixels.
+        width: u64,
+        /// Height in pixels.
+        height: u64,
+        /// The longest side that is allowed.
+        allowed: u64,
+    },
     /// The configuration asks for no resize, and the size is not the model's.
     #[error(
         "the image is {} × {} pixels (height × width), but must be {} × {}: preprocessor_config.json says not to resize",
