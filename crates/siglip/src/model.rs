@@ -157,6 +157,32 @@ pub enum ModelError {
         /// The weights, or their index.
         weights: PathBuf,
     },
+    /// The towers' embeddings are not of one width, so that no text can be compared with an image.
+    #[error(
+        "{}: the text tower's embeddings have {text} values (`projection_size`) and the vision tower's {vision} \
+         (`hidden_size`), but must have as many",
+        model.display()
+    )]
+    Widths {
+        /// The folder.
+        model: PathBuf,
+        /// Values of a text's embedding.
+        text: usize,
+        /// Values of an image's embedding.
+        vision: usize,
+    },
+    /// A number that scores are made with is not one that can make any.
+    #[error("{}: `{name}` is {found}, but must be {allowed}", weights.display())]
+    Scalar {
+        /// The weights, or their index.
+        weights: PathBuf,
+        /// The tensor.
+        name: &'static str,
+        /// What it holds.
+        found: f32,
+        /// What it may hold.
+        allowed: &'static str,
+    },
     /// The configuration is not valid or not supported.
     #[error("{}: {error}", model.display())]
     Config {
@@ -313,8 +339,19 @@ impl Parts {
         if let (Some(vision), Some(preprocessor)) = (&vision, &preprocessor) {
             preprocessor.check(&vision.config).map_err(|error| files.wrong_preprocessor(error))?;
         }
-        let logit_scale = scalar(weights, "logit_scale")?;
-        let logit_bias = scalar(weights, "logit_bias")?;
+        if let (Some(text), Some(vision)) = (&text, &vision) {
+            let (text, vision) = (text.config.projection_size, vision.config.hidden_size);
+            if text != vision {
+                return Err(ModelError::Widths { model: files.origin.to_owned(), text, vision });
+            }
+        }
+        let logit_scale = scalar(
+            weights,
+            "logit_scale",
+            |scale| scale.is_finite() && scale.exp().is_finite(),
+            ALLOWED_SCALE,
+        )?;
+        let logit_bias = scalar(weights, "logit_bias", f32::is_finite, "a finite number")?;
         if text.is_some() && vision.is_some() && (logit_scale.is_none() || logit_bias.is_none()) {
             missing.push(format!(
                 "There is no `logit_scale` or no `logit_bias` in {}, so similarities cannot become scores.",
@@ -326,14 +363,26 @@ impl Parts {
     }
 }
 
+const ALLOWED_SCALE: &str = "a finite number whose exponential is finite, too";
+
 /// A tensor of one number, if it is there. `transformers` saves it as `[1]`, others as `[]`.
-fn scalar(weights: &Weights, name: &str) -> Result<Option<f32>, WeightsError> {
+fn scalar(
+    weights: &Weights,
+    name: &'static str,
+    is_allowed: impl Fn(f32) -> bool,
+    allowed: &'static str,
+) -> Result<Option<f32>, ModelError> {
     let shape: &[usize] = match weights.shape(name) {
         None => return Ok(None),
         Some([]) => &[],
         Some(_) => &[1],
     };
-    Ok(weights.tensor(name, shape)?.to_f32().first().copied())
+    match weights.tensor(name, shape)?.to_f32().first().copied() {
+        Some(found) if !is_allowed(found) => {
+            Err(ModelError::Scalar { weights: weights.origin().to_owned(), name, found, allowed })
+        }
+        number => Ok(number),
+    }
 }
 
 /// The bytes of a file of the folder, or `None` if it is not there.

@@ -69,6 +69,62 @@ fn every_tensor_of_a_tower_is_needed() {
 }
 
 #[test]
+fn towers_of_different_widths() {
+    let folder = Folder::copy("both", "widths");
+    let config = fs::read_to_string(folder.0.join("config.json")).unwrap();
+    folder.write(
+        "config.json",
+        config.replace("\"projection_size\": 54", "\"projection_size\": 53").as_bytes(),
+    );
+    folder.edit_weights(|header| {
+        for (tensor, row) in [("text_model.head.weight", 54), ("text_model.head.bias", 1)] {
+            let end = header[tensor]["data_offsets"][1].as_u64().unwrap();
+            header[tensor]["shape"][0] = json!(53);
+            header[tensor]["data_offsets"][1] = json!(end - row * 4);
+        }
+    });
+    assert_eq!(
+        folder.error(),
+        format!(
+            "{}: the text tower's embeddings have 53 values (`projection_size`) and the vision tower's 54 (`hidden_size`), \
+             but must have as many",
+            folder.0.display()
+        )
+    );
+    // One tower alone is of any width.
+    folder.edit_weights(|header| header.retain(|name, _| !name.starts_with("vision_model.")));
+    Model::open(&folder.0).unwrap();
+}
+
+#[test]
+fn numbers_that_make_no_score() {
+    let folder = Folder::copy("both", "scalars");
+    let file = folder.0.join("model.safetensors");
+    let whole = fs::read(&file).unwrap();
+    let data = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&whole[8..data]).unwrap();
+    let set = |name: &str, number: f32| {
+        let mut bytes = whole.clone();
+        let at = data + header[name]["data_offsets"][0].as_u64().unwrap() as usize;
+        bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        folder.write("model.safetensors", &bytes);
+        Model::open(&folder.0)
+    };
+    for (name, number, found) in [
+        ("logit_scale", f32::NAN, "NaN, but must be a finite number whose exponential is finite, too"),
+        ("logit_scale", f32::INFINITY, "inf, but must be"),
+        ("logit_scale", f32::NEG_INFINITY, "-inf, but must be"),
+        ("logit_scale", 89.0, "89, but must be"),
+        ("logit_bias", f32::NAN, "NaN, but must be a finite number"),
+        ("logit_bias", f32::NEG_INFINITY, "-inf, but must be"),
+    ] {
+        let error = set(name, number).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: `{name}` is {found}", file.display())), "{error}");
+    }
+    assert_eq!(set("logit_scale", 4.7).unwrap().logit_scale, Some(4.7));
+}
+
+#[test]
 fn a_preprocessor_that_does_not_fit() {
     let folder = Folder::copy("both", "preprocessor");
     let set = |field: &str, value: Value| {
