@@ -40,6 +40,9 @@ impl Tokenizer {
     pub const SPIECE: &'static str = "spiece.model";
     /// The name of the `tokenizers` library's file in a folder.
     pub const JSON: &'static str = "tokenizer.json";
+    /// The bytes of a text that are looked at. Encoding takes some 60 bytes of memory for each, and a text of so many
+    /// fills any context, unless it is nearly all punctuation.
+    pub const MAX_BYTES: usize = 1 << 20;
 
     /// Opens the tokenizer of a model folder: [`Tokenizer::SPIECE`], or else [`Tokenizer::JSON`].
     ///
@@ -100,8 +103,12 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`TokenizeError::TooLong`], if the tokens and the end token are more than that.
+    /// [`TokenizeError::TooLong`], if the tokens and the end token are more than that;
+    /// [`TokenizeError::TooManyBytes`], if the text is beyond [`Tokenizer::MAX_BYTES`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+        if text.len() > Self::MAX_BYTES {
+            return Err(TokenizeError::TooManyBytes { bytes: text.len(), limit: Self::MAX_BYTES });
+        }
         let mut ids = self.tokens(text);
         self.end(&mut ids);
         if ids.len() > self.context_length {
@@ -113,9 +120,9 @@ impl Tokenizer {
 
     /// As [`Tokenizer::encode`], but of a text that is too long the tokens that fit are kept, as
     /// `truncation=True` does in `transformers`: the first [`Tokenizer::context_length`] − 1, then the end
-    /// token.
+    /// token. What is beyond [`Tokenizer::MAX_BYTES`] is cut before anything else.
     pub fn encode_truncated(&self, text: &str) -> Vec<u32> {
-        let mut ids = self.tokens(text);
+        let mut ids = self.tokens(&text[..text.floor_char_boundary(Self::MAX_BYTES)]);
         ids.truncate(self.context_length - 1);
         self.end(&mut ids);
         self.pad(&mut ids);
@@ -240,6 +247,14 @@ pub enum TokenizeError {
         /// Tokens of the text, its end token included.
         tokens: usize,
         /// The context length.
+        limit: usize,
+    },
+    /// The text is so long that its tokens are not counted.
+    #[error("the text has {bytes} bytes: beyond {limit} its tokens are not even counted")]
+    TooManyBytes {
+        /// Bytes of the text.
+        bytes: usize,
+        /// The most that is looked at.
         limit: usize,
     },
 }

@@ -94,6 +94,26 @@ fn too_long_says_how_long() {
 }
 
 #[test]
+fn a_text_of_megabytes_is_cut_or_refused_before_it_takes_memory() {
+    let limit = Tokenizer::MAX_BYTES;
+    let gemma = fs::read(fixtures().join("tiny_gemma.tokenizer.json")).unwrap();
+    let gemma = Tokenizer::from_bytes(Some(&gemma), None, &TextConfig::default()).unwrap();
+    for tokenizer in [tiny("tiny_bytes"), gemma] {
+        let error = tokenizer.encode(&"a".repeat(limit + 1)).unwrap_err();
+        assert_eq!(error, TokenizeError::TooManyBytes { bytes: limit + 1, limit });
+        assert_eq!(
+            error.to_string(),
+            "the text has 1048577 bytes: beyond 1048576 its tokens are not even counted"
+        );
+        assert!(matches!(tokenizer.encode(&"é ".repeat(limit / 3)), Err(TokenizeError::TooLong { .. })));
+        // Two bytes a character: the limit falls between the two of one.
+        let long = format!("a{}", "é".repeat(limit));
+        let start = format!("a{}", "é".repeat(200));
+        assert_eq!(tokenizer.encode_truncated(&long), tokenizer.encode_truncated(&start));
+    }
+}
+
+#[test]
 fn other_contexts() {
     let spiece = model_file("spiece.model");
     for context in [1, 2, 7, 16] {
