@@ -142,6 +142,30 @@ def test_a_long_low_image_is_refused_before_it_takes_memory(tmp_path):
         assert done.returncode == 1 and "each side may have at most 65535" in done.stderr, done.stderr
 
 
+def test_names_that_are_not_utf8(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    pictures = [Image.open(PICTURES / f"{name}.png").convert("RGB") for name in ("cat", "dog")]
+    # Nothing but their names tells them apart.
+    for name, picture in zip([b"\xfe.bmp", b"\xff.bmp"], pictures):
+        path = os.path.join(os.fsencode(images), name)
+        with open(path, "wb") as file:
+            picture.save(file, "BMP")
+        os.utime(path, (10**9, 10**9))
+    done = embed("--images", images, "-o", tmp_path / "e.npy")
+    assert done.returncode == 0, done.stderr
+    cat, dog = np.load(tmp_path / "e.npy")
+    assert not np.allclose(cat, dog)
+    (tmp_path / "list").write_bytes(os.fsencode(images) + b"/\xff.bmp\n")
+    for sources in ([os.path.join(os.fsencode(images), b"\xff.bmp")], [f"@{tmp_path / 'list'}".encode()]):
+        command = [os.fsencode(word) for word in (PROGRAM, "embed", "--demo", "-o", tmp_path / "one.npy", "--images")]
+        done = subprocess.run([*command, *sources], capture_output=True)
+        assert done.returncode == 0 and np.array_equal(np.load(tmp_path / "one.npy"), [dog]), done.stderr
+    shutil.copy(PICTURES / "cat.png", images / "a.png")
+    done = embed("--images", images / "*", "-o", tmp_path / "e.npy")
+    assert done.returncode == 0 and len(np.load(tmp_path / "e.npy")) == 1, done.stderr
+
+
 def many(folder, count):
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -229,6 +253,7 @@ def test_wrong_usage_of_image_commands(tmp_path):
         ([*classify, "cat,dog,cat"], 2, "the label `cat` is given twice in --labels: as number 1 and number 3"),
         ([*classify, "cat,dog", "--prompt", "a photo"], 2, "`a photo` has no {text}"),
         ([*classify, "cat " * 100], 1, "give --truncate"),
+        (["embed", "--demo", "--images", "@", "-o", tmp_path / "x.npy"], 1, "`@` names no list"),
         (["validate", "--demo"], 2, "--valid DIR and --synsets FILE, or --reference DIR"),
     ]:
         done = run(*args)

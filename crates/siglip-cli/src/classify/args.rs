@@ -1,5 +1,6 @@
 //! Options of `siglip classify`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -16,7 +17,7 @@ pub(crate) struct ClassifyArgs {
     pub(crate) engine: EngineArgs,
     /// The images: folders, files, patterns such as 'photos/*.jpg', and @FILE for a file that lists any of these.
     #[arg(long, env = "SIGLIP_IMAGES", value_name = "DIR|FILE|PATTERN|@LIST", num_args = 1.., required = true)]
-    pub(crate) images: Vec<String>,
+    pub(crate) images: Vec<OsString>,
     /// The labels: a file with one a line, or the labels themselves, separated by commas.
     #[arg(long, env = "SIGLIP_LABELS", value_name = "FILE|A,B,C")]
     pub(crate) labels: String,

@@ -1,5 +1,6 @@
 //! Options of `siglip embed`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -22,7 +23,7 @@ pub(crate) struct EmbedArgs {
     /// What is done is kept in OUTPUT.partial until the output is whole: after an interruption, a crash or a full disk
     /// the same command goes on from there.
     #[arg(long, env = "SIGLIP_IMAGES", value_name = "DIR|FILE|PATTERN|@LIST", num_args = 1..)]
-    pub(crate) images: Vec<String>,
+    pub(crate) images: Vec<OsString>,
     /// The file to write; it appears under this name only when it is whole.
     ///
     /// .parquet and .jsonl have a row for each text (text, embedding) or image (path, width, height, format, embedding,

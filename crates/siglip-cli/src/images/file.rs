@@ -74,5 +74,34 @@ impl From<ImageInfo> for ImageMeta {
 fn key(path: &Path, metadata: &Metadata) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    format!("{}\n{} {}", absolute.display(), metadata.len(), changed.unwrap_or_default().as_nanos())
+    format!("{}\n{} {}", text(&absolute), metadata.len(), changed.unwrap_or_default().as_nanos())
+}
+
+/// A path as text that no other path has: bytes that are not UTF-8 are written in hexadecimal behind a NUL, which no
+/// path holds.
+fn text(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\0{byte:02x}")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn no_two_paths_have_one_text() {
+        let text = |name: &[u8]| text(Path::new(OsStr::from_bytes(name)));
+        assert_eq!(text("/a/b\nç.png".as_bytes()), "/a/b\nç.png");
+        let names: [&[u8]; 6] =
+            [b"/\xff", b"/\xfe", b"/\xff\xff", b"/\xf0\x9f\x98", "/\u{fffd}".as_bytes(), b"/\\xff"];
+        let texts: std::collections::HashSet<String> = names.into_iter().map(text).collect();
+        assert_eq!(texts.len(), names.len(), "{texts:?}");
+    }
 }
