@@ -28,7 +28,10 @@ pub(crate) fn run(args: &FetchArgs) -> Result<(), Failure> {
         FetchTower::Vision => Some(Tower::Vision),
     };
     let fetched = Hub::new(settings).fetch(&repo, tower, &Bar::default())?;
-    writeln!(std::io::stdout(), "{}", fetched.folder.display()).map_err(Failure::Stdout)
+    let mut folders = std::iter::once(&fetched.folder).chain(&fetched.other);
+    folders
+        .try_for_each(|folder| writeln!(std::io::stdout(), "{}", folder.display()))
+        .map_err(Failure::Stdout)
 }
 
 /// Opens a model of the Hub, fetched if the cache lacks it.
@@ -39,7 +42,7 @@ pub(crate) fn model(repo: &Repo) -> Result<Model, Failure> {
             "The cache holds the {tower} tower only of {repo}; `siglip fetch {repo}` gets the whole model."
         );
     }
-    let mut model = Model::open(&fetched.folder)?;
+    let mut model = fetched.open()?;
     // The folder is called after the commit or the tower.
     model.name = repo.name().to_owned();
     Ok(model)

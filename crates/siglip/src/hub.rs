@@ -1,8 +1,8 @@
 //! Models from the Hugging Face Hub, in the cache folder that Python's tools share.
 //!
 //! [`Hub::get`] is the folder of a model: from the cache without a connection where it is there, or else fetched.
-//! [`Hub::fetch`] asks the Hub for the newest state first. The folder then opens as any other
-//! ([`crate::model::Model::open`]).
+//! [`Hub::fetch`] asks the Hub for the newest state first. [`Fetched::open`] then opens it as any other
+//! ([`Model::open`]).
 //!
 //! Written here over a plain HTTP client, because `hf-hub` 1.0 lacks most of what a fetch of gigabytes needs: it starts
 //! a cut download again from its first byte, takes one connection a file, has no offline mode, does not check what
@@ -39,6 +39,7 @@ pub use repo::Repo;
 pub use settings::{Patience, Settings, Token};
 
 use crate::engine::Tower;
+use crate::model::{Model, ModelError};
 
 /// The Hub, as the settings reach it.
 #[derive(Debug)]
@@ -54,6 +55,32 @@ pub struct Fetched {
     pub folder: PathBuf,
     /// The only tower that it holds, if it does not hold the whole model.
     pub only: Option<Tower>,
+    /// The folder of the other tower, if that was fetched by itself, too.
+    pub other: Option<PathBuf>,
+}
+
+impl Fetched {
+    /// A folder that holds all of a model that there is.
+    fn whole(folder: PathBuf) -> Fetched {
+        Fetched { folder, only: None, other: None }
+    }
+
+    /// The towers that were fetched by themselves; none, if none was.
+    fn towers(towers: Vec<(Tower, PathBuf)>) -> Option<Fetched> {
+        let mut towers = towers.into_iter();
+        let (tower, folder) = towers.next()?;
+        let other = towers.next().map(|(_, folder)| folder);
+        Some(Fetched { folder, only: other.is_none().then_some(tower), other })
+    }
+
+    /// Opens the model.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::open`].
+    pub fn open(&self) -> Result<Model, ModelError> {
+        Model::open_parts(&self.folder, self.other.as_slice())
+    }
 }
 
 /// Is told how a fetch goes on, from several threads at once.
@@ -76,7 +103,7 @@ impl Hub {
 
     /// The model's folder: from the cache, without a connection, if everything is there; or else fetched.
     ///
-    /// The cache may hold one tower only, fetched by [`Hub::fetch`]: then that is the folder. A branch is not looked up
+    /// The cache may hold towers only that [`Hub::fetch`] fetched by themselves: then those are it. A branch is not looked up
     /// again while the cache knows it; [`Hub::fetch`] does that.
     ///
     /// # Errors
@@ -88,16 +115,16 @@ impl Hub {
         if let Some(snapshot) = &cached
             && snapshot.lacks.is_empty()
         {
-            return Ok(Fetched { folder: snapshot.folder.clone(), only: None });
+            return Ok(Fetched::whole(snapshot.folder.clone()));
         }
-        if let Some((tower, folder)) = cache.tower(repo) {
-            return Ok(Fetched { folder, only: Some(tower) });
+        if let Some(towers) = Fetched::towers(cache.towers(repo)) {
+            return Ok(towers);
         }
         match self.fetch(repo, None, progress) {
             // The Hub cannot be asked whether the model has more than what the cache holds, but that can be used.
             Err(HubError::Unreachable { .. }) if cached.as_ref().is_some_and(|cached| cached.usable) => {
                 progress.note(&format!("The Hub cannot be reached; the cache's copy of {repo} is used."));
-                Ok(Fetched { folder: cached.map(|cached| cached.folder).unwrap_or_default(), only: None })
+                Ok(Fetched::whole(cached.map(|cached| cached.folder).unwrap_or_default()))
             }
             fetched => fetched,
         }
@@ -147,26 +174,23 @@ impl Hub {
                 folder
             }
         };
-        Ok(Fetched { folder, only: tower })
+        Ok(Fetched { folder, only: tower, other: None })
     }
 
     fn offline(&self, repo: &Repo, tower: Option<Tower>, cache: &RepoCache) -> Result<Fetched, HubError> {
         let snapshot = cache.snapshot(repo);
         let missing = match snapshot {
             Some(snapshot) if snapshot.usable => {
-                return Ok(Fetched { folder: snapshot.folder, only: None });
+                return Ok(Fetched::whole(snapshot.folder));
             }
             Some(snapshot) => snapshot.lacks,
             None => vec![],
         };
-        match cache.tower(repo) {
-            Some((only, folder)) if tower.is_none_or(|tower| tower == only) => {
-                Ok(Fetched { folder, only: Some(only) })
-            }
-            _ => {
-                let looked = cache.root().to_owned();
-                Err(HubError::Offline { repo: repo.to_string(), missing, looked })
-            }
-        }
+        let mut towers = cache.towers(repo);
+        towers.retain(|(found, _)| tower.is_none_or(|tower| tower == *found));
+        Fetched::towers(towers).ok_or_else(|| {
+            let looked = cache.root().to_owned();
+            HubError::Offline { repo: repo.to_string(), missing, looked }
+        })
     }
 }

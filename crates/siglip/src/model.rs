@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,21 +67,33 @@ impl Model {
     ///
     /// [`ModelError`], whose message names the file and what is wrong with it.
     pub fn open(dir: &Path) -> Result<Model, ModelError> {
+        Self::open_parts(dir, &[])
+    }
+
+    /// Opens a model whose files lie in several folders, as those of two towers that were fetched one by one: `dir`, and
+    /// in `others` what `dir` lacks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::open`].
+    pub fn open_parts(dir: &Path, others: &[PathBuf]) -> Result<Model, ModelError> {
         let open_clip = layout::is_open_clip(dir);
         let config_file = if open_clip { layout::OPEN_CLIP_CONFIG } else { layout::CONFIG };
         let Some(config) = read(dir, config_file)? else {
             let why = if dir.is_dir() { "it has no config.json" } else { "there is no such folder" };
             return Err(ModelError::NotAModel { dir: dir.to_owned(), why });
         };
-        let spiece = read(dir, Tokenizer::SPIECE)?;
+        let read = |name| {
+            let others = others.iter().map(PathBuf::as_path);
+            iter::once(dir).chain(others).find_map(|dir| read(dir, name).transpose()).transpose()
+        };
+        let spiece = read(Tokenizer::SPIECE)?;
         // One form of the tokenizer is enough, and the other is three times as long.
-        let tokenizer_json = if spiece.is_none() { read(dir, Tokenizer::JSON)? } else { None };
+        let tokenizer_json = if spiece.is_none() { read(Tokenizer::JSON)? } else { None };
         // open_clip's configuration says it itself.
-        let preprocessor = if open_clip { None } else { read(dir, layout::PREPROCESSOR)? };
+        let preprocessor = if open_clip { None } else { read(layout::PREPROCESSOR)? };
 
-        // A path such as `.` has no name of its own.
-        let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-        let name = canonical.file_name().unwrap_or_default().to_string_lossy();
+        let name = Self::name_of(dir);
         let files = Files {
             name: &name,
             origin: dir,
@@ -89,11 +102,21 @@ impl Model {
             spiece: spiece.as_deref(),
             preprocessor: preprocessor.as_deref(),
         };
-        if open_clip {
-            let weights = Weights::open_file(&dir.join(Weights::OPEN_CLIP_FILE))?;
-            return files.assemble_open_clip(weights);
-        }
-        files.assemble(|| Weights::open(dir))
+        let open = || -> Result<Weights, WeightsError> {
+            let one = |dir: &Path| match open_clip {
+                true => Weights::open_file(&dir.join(Weights::OPEN_CLIP_FILE)),
+                false => Weights::open(dir),
+            };
+            others.iter().try_fold(one(dir)?, |weights, other| Ok(weights.with(one(other)?)))
+        };
+        if open_clip { files.assemble_open_clip(open()?) } else { files.assemble(open) }
+    }
+
+    /// The name of a model in this folder.
+    pub fn name_of(dir: &Path) -> String {
+        // A path such as `.` has no name of its own.
+        let canonical = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        canonical.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Opens a model whose files are embedded in the program.

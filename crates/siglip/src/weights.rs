@@ -90,6 +90,14 @@ impl Weights {
         Ok(Weights { tensors: WeightsFile::open(file.to_owned())?.tensors()?, origin: file.to_owned() })
     }
 
+    /// These weights with the tensors of others that they lack themselves.
+    pub(crate) fn with(mut self, others: Weights) -> Weights {
+        for (name, entry) in others.tensors {
+            self.tensors.entry(name).or_insert(entry);
+        }
+        self
+    }
+
     /// Reads a safetensors file that is embedded in the program.
     ///
     /// # Errors

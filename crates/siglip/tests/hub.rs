@@ -145,6 +145,36 @@ fn one_tower_is_fetched_without_the_bytes_of_the_other() {
     }
 }
 
+#[test]
+fn towers_that_were_fetched_one_by_one_are_one_model() {
+    for fixture_name in ["both", "sharded", "open_clip"] {
+        for order in [[Tower::Text, Tower::Vision], [Tower::Vision, Tower::Text]] {
+            let setup = Setup::new(fixture_name);
+            setup.hub.set(|hub| drop(hub.files.insert("spiece.model".to_owned(), spiece())));
+            for tower in order {
+                setup.fetch(Some(tower)).unwrap();
+            }
+            for offline in [false, true] {
+                let hub = Hub::new(Settings { offline, ..setup.settings.clone() });
+                setup.hub.asked();
+                let fetched = hub.get(&"org/model".parse().unwrap(), &Silent::default()).unwrap();
+                assert_eq!(setup.hub.asked(), Vec::<Asked>::new());
+                assert_eq!(fetched.only, None);
+                let (model, whole) = (fetched.open().unwrap(), open(&fixture(fixture_name)));
+                assert!(model.text.is_some() && model.vision.is_some() && model.tokenizer.is_some());
+                assert_eq!(model.preprocessor, whole.preprocessor);
+                assert_eq!((model.logit_scale, model.logit_bias), (whole.logit_scale, whole.logit_bias));
+                let of_others = |sentence: &&String| !sentence.starts_with("There is no tokenizer");
+                assert!(
+                    model.missing.iter().eq(whole.missing.iter().filter(of_others)),
+                    "{:?}",
+                    model.missing
+                );
+            }
+        }
+    }
+}
+
 // ---- Connections that break, servers that lie.
 
 #[test]
@@ -183,31 +213,6 @@ fn a_fetch_that_gave_up_goes_on_in_the_next_process() {
 }
 
 #[test]
-fn a_wrong_length_is_no_file() {
-    let setup = Setup::new("both");
-    setup.hub.set(|hub| hub.longer = [("model.safetensors".to_owned(), 5)].into());
-    let error = setup.fetch(None).unwrap_err();
-    let size = fs::metadata(fixture("both").join("model.safetensors")).unwrap().len();
-    assert!(
-        matches!(error, HubError::Length { expected, got, .. } if expected == size + 5 && got == size),
-        "{error}"
-    );
-    assert!(!setup.snapshot().join("model.safetensors").exists());
-    assert_eq!(setup.whole_blobs(), setup.whole_blobs_but("model.safetensors"));
-}
-
-#[test]
-fn damaged_bytes_are_thrown_away() {
-    let setup = Setup::new("both");
-    setup.hub.set(|hub| hub.damaged = vec!["model.safetensors".to_owned()]);
-    let error = setup.fetch(None).unwrap_err();
-    assert!(matches!(error, HubError::Checksum { .. }), "{error}");
-    assert_eq!(setup.leftovers(), Vec::<PathBuf>::new());
-    setup.hub.set(|hub| hub.damaged.clear());
-    Model::open(&setup.fetch(None).unwrap()).unwrap();
-}
-
-#[test]
 fn parts_whose_file_is_gone_are_fetched_again() {
     // Nothing else would show it: a tower has no SHA-256 to be checked against.
     for tower in [None, Some(Tower::Text), Some(Tower::Vision)] {
@@ -238,6 +243,31 @@ fn parts_whose_file_is_gone_are_fetched_again() {
             assert_eq!(setup.leftovers(), Vec::<PathBuf>::new());
         }
     }
+}
+
+#[test]
+fn a_wrong_length_is_no_file() {
+    let setup = Setup::new("both");
+    setup.hub.set(|hub| hub.longer = [("model.safetensors".to_owned(), 5)].into());
+    let error = setup.fetch(None).unwrap_err();
+    let size = fs::metadata(fixture("both").join("model.safetensors")).unwrap().len();
+    assert!(
+        matches!(error, HubError::Length { expected, got, .. } if expected == size + 5 && got == size),
+        "{error}"
+    );
+    assert!(!setup.snapshot().join("model.safetensors").exists());
+    assert_eq!(setup.whole_blobs(), setup.whole_blobs_but("model.safetensors"));
+}
+
+#[test]
+fn damaged_bytes_are_thrown_away() {
+    let setup = Setup::new("both");
+    setup.hub.set(|hub| hub.damaged = vec!["model.safetensors".to_owned()]);
+    let error = setup.fetch(None).unwrap_err();
+    assert!(matches!(error, HubError::Checksum { .. }), "{error}");
+    assert_eq!(setup.leftovers(), Vec::<PathBuf>::new());
+    setup.hub.set(|hub| hub.damaged.clear());
+    Model::open(&setup.fetch(None).unwrap()).unwrap();
 }
 
 #[test]
@@ -555,6 +585,11 @@ fn open(folder: &Path) -> Model {
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models").join(name)
+}
+
+/// The tokenizer of the demo model.
+fn spiece() -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/model/spiece.model")).unwrap()
 }
 
 /// All files below a folder, links not followed.

@@ -62,12 +62,13 @@ impl RepoCache {
         Some(Snapshot { folder, lacks, usable })
     }
 
-    /// The folder of a single tower that the cache holds for the revision.
-    pub(super) fn tower(&self, repo: &Repo) -> Option<(Tower, PathBuf)> {
-        let commit = commit(&self.tower_refs(), repo)?;
+    /// The towers that the cache holds by themselves for the revision, and their folders.
+    pub(super) fn towers(&self, repo: &Repo) -> Vec<(Tower, PathBuf)> {
+        let Some(commit) = commit(&self.tower_refs(), repo) else { return vec![] };
         let towers = [Tower::Text, Tower::Vision].map(|tower| (tower, self.tower_folder(&commit, tower)));
         let weights = [Weights::FILE, Weights::OPEN_CLIP_FILE];
-        towers.into_iter().find(|(_, folder)| weights.iter().any(|name| folder.join(name).is_file()))
+        let is_there = |folder: &Path| weights.iter().any(|name| folder.join(name).is_file());
+        towers.into_iter().filter(|(_, folder)| is_there(folder)).collect()
     }
 
     pub(super) fn snapshot_folder(&self, commit: &str) -> PathBuf {
