@@ -496,6 +496,13 @@ def test_validate_compares_with_published_logits(tmp_path):
     done = run("validate", "--demo", "--precision", "f32", "--reference", tmp_path)
     assert re.search(r"6 logits, off by 0\.50\d\d in the mean, (3\.00|2\.99)\d\d at most", done.stdout), done.stdout
 
+    published = {"one": entry, "none": entry | {"texts": []}}
+    (tmp_path / "logits.json").write_text(json.dumps(published))
+    done = run("validate", "--demo", "--precision", "f32", "--reference", tmp_path, "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and [one["demonstration"] for one in found["demonstrations"]] == ["one"], done.stderr
+    assert "none has no texts or no images" in done.stderr and len(found["problems"]) == 1
+
     (tmp_path / "one" / "dog.png").unlink()
     done = run("validate", "--demo", "--reference", tmp_path)
     assert done.returncode == 0 and "dog.png: it cannot be read" in done.stderr and "3 logits" in done.stdout, done

@@ -71,6 +71,10 @@ pub(super) fn run(args: &ValidateArgs, dir: &Path) -> Result<(), Failure> {
     let mut problems = Vec::new();
     let mut all = Vec::new();
     for (name, demonstration) in published {
+        if demonstration.texts.is_empty() || demonstration.images.is_empty() {
+            problems.push(format!("{}: {name} has no texts or no images; it is left out", file.display()));
+            continue;
+        }
         let image =
             |(at, (image, _)): (usize, &(String, _))| (ImageFile { path: dir.join(&name).join(image) }, at);
         let files: Vec<_> = demonstration.images.iter().enumerate().map(image).collect();

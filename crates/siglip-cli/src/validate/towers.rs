@@ -74,7 +74,7 @@ impl<'a> Towers<'a> {
         let Towers { model, options, truncate, .. } = *self;
         let embeddings =
             TextEmbedder { model, options, truncate, store: self.texts.as_mut() }.labels(labels, prompts)?;
-        let width = embeddings.len() / labels.len().max(1);
+        let width = model.text.as_ref().map_or(0, |text| text.config.projection_size);
         Ok(Labelled { embeddings, width, classes: (0..labels.len()).collect() })
     }
 }
