@@ -124,6 +124,24 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
         subprocess.run(["umount", tmp_path])
 
 
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path):
+    folder = tmp_path / "dir.npy"
+    folder.mkdir()
+    # A pipe that nobody writes to: whoever reads it first never comes to an end.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for output, words in [(folder, "is a directory"), (tmp_path / "nowhere" / "e.npy", "No such file or directory")]:
+        done = run("embed", "--demo", "--text", pipe, "-o", output)
+        assert done.returncode == 1 and f"{output} cannot be written: {words}" in done.stderr, done.stderr
+    (tmp_path / "e.files.jsonl").mkdir()
+    done = run("embed", "--demo", "--images", tmp_path / "none", "-o", tmp_path / "e.npy")
+    assert done.returncode == 1 and "e.files.jsonl cannot be written: is a directory" in done.stderr, done.stderr
+    for command in (["classify", "--demo", "--images", "none", "--labels", "a,b"], ["validate", "--demo"]):
+        done = run(*command, "--html", tmp_path / "nowhere" / "page.html")
+        assert done.returncode == 1 and "page.html cannot be written" in done.stderr, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.npy", "e.files.jsonl", "pipe"]
+
+
 def test_wrong_usage_is_2_and_failed_work_is_1(tmp_path):
     for args, code, words in [
         (["embed", "--demo", "--text", "-", "-o", "x.txt"], 2, ".npy, .parquet or .jsonl"),

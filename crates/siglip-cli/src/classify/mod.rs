@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::images::{self, Embedder, ImageMeta, Outcome};
 use crate::prompts::{self, Prompts};
 use crate::text_embedder::TextEmbedder;
-use crate::{interrupt, load, progress};
+use crate::{interrupt, load, output, progress};
 
 /// The longest side of a picture in a report, in pixels: twice what is shown, for screens that are that fine.
 const THUMBNAIL: usize = 320;
@@ -48,6 +48,7 @@ struct Score<'a> {
 
 /// Runs the command.
 pub(crate) fn run(args: ClassifyArgs) -> Result<(), Failure> {
+    args.html.as_deref().map_or(Ok(()), output::check)?;
     let labels = prompts::labels(&args.labels)?;
     let prompts = Prompts::new(&args.prompt)?;
     let files = images::files(&args.images)?;

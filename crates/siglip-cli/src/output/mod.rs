@@ -80,6 +80,12 @@ impl Format {
 }
 
 impl Output {
+    /// What is wrong with a path for rows of `kind`, as far as that can be known before there are rows.
+    pub(crate) fn check(path: &Path, kind: Kind) -> Result<(), Failure> {
+        let list = list(path, Format::of(path)?, kind);
+        std::iter::once(path).chain(list.as_deref()).try_for_each(check)
+    }
+
     /// Starts a file for rows of `kind` with embeddings of `width` values.
     pub(crate) fn create(path: &Path, kind: Kind, width: usize) -> Result<Output, Failure> {
         let failed = |error| Failure::Write { path: path.to_owned(), error };
@@ -88,12 +94,12 @@ impl Output {
         let file = main.writer().map_err(failed)?;
         let mut files = Vec::new();
         let rows: Box<dyn Rows> = match (format, kind) {
-            (Format::Npy, Kind::Texts) => Box::new(npy::NpyRows::new(file, None, width).map_err(failed)?),
-            (Format::Npy, Kind::Images) => {
-                let list = Unfinished::beside(&path.with_extension("files.jsonl")).map_err(failed)?;
-                let writer = list.writer().map_err(failed)?;
-                files.push(list);
-                Box::new(npy::NpyRows::new(file, Some(writer), width).map_err(failed)?)
+            (Format::Npy, kind) => {
+                let list = list(path, format, kind).map(|list| Unfinished::beside(&list)).transpose();
+                let list = list.map_err(failed)?;
+                let writer = list.as_ref().map(Unfinished::writer).transpose().map_err(failed)?;
+                files.extend(list);
+                Box::new(npy::NpyRows::new(file, writer, width).map_err(failed)?)
             }
             (Format::Parquet, _) => Box::new(parquet::ParquetRows::new(file, kind, width).map_err(failed)?),
             (Format::Jsonl, _) => Box::new(jsonl::JsonRows::new(file)),
@@ -113,6 +119,16 @@ impl Output {
         let finish = || rows.finish().and_then(|()| files.into_iter().try_for_each(Unfinished::finish));
         finish().map_err(|error| Failure::Write { path, error })
     }
+}
+
+/// What is wrong with a path for a file to be written, as far as that can be known before.
+pub(crate) fn check(path: &Path) -> Result<(), Failure> {
+    Unfinished::check(path).map_err(|error| Failure::Write { path: path.to_owned(), error })
+}
+
+/// The file beside an output that says which row is which image's, where the output itself has no room for it.
+fn list(path: &Path, format: Format, kind: Kind) -> Option<PathBuf> {
+    (format == Format::Npy && kind == Kind::Images).then(|| path.with_extension("files.jsonl"))
 }
 
 /// Flushes a writer to its file.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
 use tempfile::NamedTempFile;
 
 /// A file being written. Dropping it removes what was written; [`Unfinished::finish`] gives it its name.
@@ -13,18 +14,27 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
+    /// Whether a file can be made at `path`, as far as that can be known before the work that it is to hold is done.
+    pub(crate) fn check(path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if path.file_name().is_none() {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        }
+        // What is looked at is whether files may be made in it: to make one, others would see it come and go.
+        rustix::fs::access(folder(path).join("."), Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(io::Error::from)
+    }
+
     /// Starts a file that will be `path`, in the same folder.
     pub(crate) fn beside(path: &Path) -> io::Result<Unfinished> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
             .suffix(".partial")
             .permissions(readable())
-            .tempfile_in(folder)?;
+            .tempfile_in(folder(path))?;
         Ok(Unfinished { path: path.to_owned(), temporary })
     }
 
@@ -39,6 +49,13 @@ impl Unfinished {
         self.temporary.as_file().sync_all()?;
         self.temporary.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 

@@ -20,7 +20,7 @@ use self::results::Results;
 use self::towers::Towers;
 use crate::failure::Failure;
 use crate::prompts::Prompts;
-use crate::{interrupt, load};
+use crate::{interrupt, load, output};
 
 /// Training images of a class.
 const SHOTS: usize = 10;
@@ -40,6 +40,7 @@ struct Validation {
 
 /// Runs the command.
 pub(crate) fn run(args: ValidateArgs) -> Result<(), Failure> {
+    args.html.as_deref().map_or(Ok(()), output::check)?;
     if let Some(dir) = &args.reference {
         return reference::run(&args, dir);
     }
