@@ -166,6 +166,14 @@ def test_names_that_are_not_utf8(tmp_path):
     assert done.returncode == 0 and len(np.load(tmp_path / "e.npy")) == 1, done.stderr
 
 
+def test_options_that_make_no_engine_leave_nothing_behind(tmp_path):
+    other = "neon" if os.uname().machine == "x86_64" else "avx2"
+    done = embed("--images", PICTURES / "cat.png", "-o", tmp_path / "e.npy", "--isa", other)
+    assert done.returncode == 2 and list(tmp_path.iterdir()) == [], done.stderr
+    done = embed("--images", PICTURES / "cat.png", "-o", tmp_path / "e.npy")
+    assert done.returncode == 0, done.stderr
+
+
 def many(folder, count):
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -95,7 +95,12 @@ impl Store {
             return Ok(store);
         }
         if payload != owner.as_bytes() {
-            return Err(StoreError::Foreign);
+            if store.end < len {
+                return Err(StoreError::Foreign);
+            }
+            // Another's, who ended before anything was in it.
+            store.begin(owner)?;
+            return Ok(store);
         }
         loop {
             let at = store.end;
@@ -305,6 +310,10 @@ mod tests {
         assert!(matches!(Store::open(&path, "me"), Err(StoreError::InUse)));
         drop(open);
         assert_eq!(keys(&path).len(), 3);
+        let empty = dir.path().join("empty");
+        Store::open(&empty, "you").unwrap();
+        assert_eq!(Store::open(&empty, "me").unwrap().len(), 0, "nothing of theirs is in it");
+        assert_eq!(keys(&empty).len(), 0);
         fs::write(&path, "a diary").unwrap();
         assert!(matches!(Store::open(&path, "me"), Err(StoreError::NotAStore)));
         assert_eq!(fs::read(&path).unwrap(), b"a diary");

@@ -24,11 +24,12 @@ pub(super) fn run(args: &EmbedArgs) -> Result<(), Failure> {
     let options = load::options(&args.engine, args.batch_size.map_or(8, usize::from))?;
     // Before the engine is built: it gives the weights' memory back.
     let owner = identity::of(&model, Tower::Vision, &options);
+    let engine = load::engine(&model, Tower::Vision, &options)?;
+    let embedder = Embedder { engine, processor, thumbnails: None };
+    // After it is: options that make no engine must leave nothing behind that the right ones do not fit.
     let partial = partial(&args.output);
     let mut store =
         Store::open(&partial, &owner).map_err(|error| Failure::Partial { path: partial.clone(), error })?;
-    let engine = load::engine(&model, Tower::Vision, &options)?;
-    let embedder = Embedder { engine, processor, thumbnails: None };
 
     let done = embed(args, &files, embedder, &mut store);
     if done.is_ok() || store.len() == 0 {
