@@ -174,6 +174,18 @@ def test_options_that_make_no_engine_leave_nothing_behind(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_file_that_is_changed_during_the_run_has_the_embedding_of_what_was_read(tmp_path):
+    images = many(tmp_path / "images", 6)
+    output, partial = tmp_path / "e.npy", tmp_path / "e.npy.partial"
+    command = ["embed", "--demo", "--images", str(images), "-o", str(output), "--strict", *SLOW]
+    process = subprocess.Popen([PROGRAM, *command], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: partial.exists() and partial.stat().st_size > 1000)
+    os.utime(images / "0000.png")
+    log = process.stderr.read()
+    assert process.wait(timeout=60) == 0 and np.load(output).shape == (6, 128), log
+    assert all(json.loads(line)["error"] is None for line in (tmp_path / "e.files.jsonl").read_text().splitlines())
+
+
 def many(folder, count):
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -3,7 +3,6 @@
 //! Embeddings are first kept in `OUTPUT.partial` ([`Store`]), so that a run which ends early is continued by the next
 //! one; the output is written from there once all are known.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use siglip::engine::Tower;
@@ -48,28 +47,38 @@ fn embed(
 ) -> Result<(), Failure> {
     let partial = partial(&args.output);
     let width = embedder.engine.info().embedding_size;
-    let missing: Vec<ImageFile> =
-        files.iter().filter(|file| file.key().is_none_or(|key| !store.contains(&key))).cloned().collect();
+    // What the store has each file's embedding under, or why it has none. A file that is changed while this goes on
+    // keeps the embedding of what was read of it.
+    let mut done: Vec<Result<String, String>> = files
+        .iter()
+        .map(|file| {
+            file.key().filter(|key| store.contains(key)).ok_or_else(|| "it was not reached".to_owned())
+        })
+        .collect();
+    let missing: Vec<usize> = (0..files.len()).filter(|&index| done[index].is_err()).collect();
     if missing.len() < files.len() {
         tracing::info!("{}: {} images are done already", partial.display(), files.len() - missing.len());
     }
     let progress = progress::bar("images", Some(missing.len() as u64));
-    let mut errors: HashMap<&Path, String> = HashMap::new();
-    embedder.run(&missing, |index, outcome| {
-        let file = &missing[index];
-        match outcome {
-            Outcome::Embedded { key, image, embedding, .. } => store
-                .append(Entry { key: key.to_owned(), image: Some(image.clone()) }, embedding)
-                .map_err(|error| Failure::Write { path: partial.clone(), error })?,
+    let to_embed: Vec<ImageFile> = missing.iter().map(|&index| files[index].clone()).collect();
+    embedder.run(&to_embed, |at, outcome| {
+        let (file, done) = (&to_embed[at], &mut done[missing[at]]);
+        *done = match outcome {
+            Outcome::Embedded { key, image, embedding, .. } => {
+                store
+                    .append(Entry { key: key.to_owned(), image: Some(image.clone()) }, embedding)
+                    .map_err(|error| Failure::Write { path: partial.clone(), error })?;
+                Ok(key.to_owned())
+            }
             Outcome::Failed(problem) => {
                 let error = problem.to_string();
                 if args.strict {
                     return Err(Failure::BadImage { path: file.path.clone(), error });
                 }
                 progress.suspend(|| tracing::warn!("{}: {error}", file.name()));
-                errors.insert(&file.path, error);
+                Err(error)
             }
-        }
+        };
         progress.inc(1);
         Ok(())
     })?;
@@ -84,7 +93,7 @@ fn embed(
     progress.finish();
     let rate = progress.position() as f64 / progress.elapsed().as_secs_f64().max(1e-9);
 
-    let written = write(args, files, store, &errors, width)?;
+    let written = write(args, files, store, &done, width)?;
     tracing::info!("{written} embeddings of {width} values in {} ({rate:.2}/s)", args.output.display());
     if written < files.len() {
         tracing::warn!("{} of {} images could not be embedded", files.len() - written, files.len());
@@ -97,21 +106,22 @@ fn write(
     args: &EmbedArgs,
     files: &[ImageFile],
     store: &Store,
-    errors: &HashMap<&Path, String>,
+    done: &[Result<String, String>],
     width: usize,
 ) -> Result<usize, Failure> {
     let mut output = Output::create(&args.output, Kind::Images, width)?;
     let mut embedding = vec![0.0; width];
     let mut written = 0;
-    for file in files {
+    for (file, done) in files.iter().zip(done) {
         let path = &file.name();
-        let entry = match file.key() {
-            Some(key) => store.get(&key, &mut embedding),
-            None => Ok(None),
+        let entry = match done {
+            Ok(key) => store.get(key, &mut embedding).map_err(|error| Failure::Read {
+                input: partial(&args.output).display().to_string(),
+                error,
+            })?,
+            Err(_) => None,
         };
-        let entry = entry
-            .map_err(|error| Failure::Read { input: partial(&args.output).display().to_string(), error })?;
-        let result = match (&entry, errors.get(file.path.as_path())) {
+        let result = match (&entry, done) {
             (Some(Entry { image: Some(image), .. }), _) => {
                 if args.normalize {
                     similarity::normalize(&mut embedding);
@@ -119,8 +129,11 @@ fn write(
                 written += 1;
                 Ok((image, embedding.as_slice()))
             }
-            (_, Some(error)) => Err(error.as_str()),
-            (_, None) => Err("it was changed while this run went on"),
+            (_, Err(error)) => Err(error.as_str()),
+            (_, Ok(_)) if args.strict => {
+                return Err(Failure::BadImage { path: file.path.clone(), error: LOST.to_owned() });
+            }
+            (_, Ok(_)) => Err(LOST),
         };
         output.append(Row::Image { path, result })?;
     }
@@ -130,6 +143,9 @@ fn write(
     output.finish()?;
     Ok(written)
 }
+
+/// Why a file that was embedded has no embedding.
+const LOST: &str = "its embedding was damaged on disk while this run went on";
 
 /// Where the embeddings are until the output is whole.
 fn partial(output: &Path) -> PathBuf {
