@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -184,6 +185,24 @@ def test_a_file_that_is_changed_during_the_run_has_the_embedding_of_what_was_rea
     log = process.stderr.read()
     assert process.wait(timeout=60) == 0 and np.load(output).shape == (6, 128), log
     assert all(json.loads(line)["error"] is None for line in (tmp_path / "e.files.jsonl").read_text().splitlines())
+
+
+def catches(pid, sent):
+    """Whether a process has a handler for a signal."""
+    mask = re.search(r"SigCgt:\s*(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]
+    return int(mask, 16) >> (sent - 1) & 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_labels_are_interrupted_too(tmp_path, sent):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"label {i}\n" for i in range(100_000)))
+    command = ["classify", "--demo", "--images", str(PICTURES), "--labels", str(labels), *SLOW]
+    process = subprocess.Popen([PROGRAM, *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: catches(process.pid, sent))
+    process.send_signal(sent)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 1 and re.search(r"interrupted after \d+ of 100000 texts", log), log
 
 
 def many(folder, count):

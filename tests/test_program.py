@@ -88,10 +88,11 @@ def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path):
     process.stdin.write(b"a line\n" * 100)
     process.stdin.flush()
     wait_for(lambda: any(tmp_path.iterdir()))
+    # The input stays open and says nothing more: nobody waits for it.
     process.send_signal(signal.SIGINT)
-    process.stdin.close()
     assert process.wait(timeout=60) == 1 and b"interrupted" in process.stderr.read()
     assert list(tmp_path.iterdir()) == []
+    process.stdin.close()
 
 
 @pytest.mark.parametrize("sent, code", [(signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)])

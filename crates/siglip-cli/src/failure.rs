@@ -40,8 +40,8 @@ pub(crate) enum Failure {
     NoScores { model: String, missing: String },
     #[error("`{text}`: {error}; shorten it, or give --truncate to have long texts cut")]
     LabelTooLong { text: String, error: TokenizeError },
-    #[error("interrupted after {done} of {total} images")]
-    Stopped { done: usize, total: usize },
+    #[error("interrupted after {done} of {total} {unit}")]
+    Stopped { done: usize, total: usize, unit: &'static str },
     #[error("{}: {error}", path.display())]
     BadImage { path: PathBuf, error: String },
     #[error("none of the {0} images could be embedded")]

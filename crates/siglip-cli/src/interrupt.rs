@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: what runs finishes its batch and ends cleanly; a second signal ends it at once.
+//! Ctrl-C and SIGTERM: what runs finishes its batch and ends cleanly; a second signal ends it at once, as does the first
+//! while a model is fetched and opened: what has come of it by then is kept.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,7 +7,7 @@ use crate::failure::Failure;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// From now on the first signal only sets [`requested`].
+/// From now on, once the model is there, the first signal only sets [`requested`].
 pub(crate) fn on_signals() -> Result<(), Failure> {
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::Relaxed) {

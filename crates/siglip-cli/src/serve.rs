@@ -1,6 +1,7 @@
 //! `siglip serve`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use siglip::engine::{Engine, EngineInfo, Tower};
@@ -25,7 +26,7 @@ pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
     let runtime =
         siglip_server::runtime().map_err(|error| Failure::System { what: "the server's threads", error })?;
     runtime.block_on(async {
-        let stop = stop_signal()?;
+        let (stop, serving) = stop_signal()?;
         // What is wrong with the options is said before anything is bound.
         let engine_options = load::options(&args.engine, usize::from(args.max_batch_size))?;
         open_files::allow(u64::from(args.max_connections) + OTHER_FILES);
@@ -37,6 +38,7 @@ pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
         let models = args.model.each();
         let served = models.iter().map(|model| serve_model(model, &args, &engine_options, peak_flops));
         let served = served.collect::<Result<Vec<_>, Failure>>()?;
+        serving.store(true, Ordering::Relaxed);
         tracing::info!(
             "ready after {:.2} s: HTTP on {}, gRPC on {}, metrics on {}",
             started.elapsed().as_secs_f64(),
@@ -172,18 +174,22 @@ fn tokenize(tokenizer: Arc<Tokenizer>) -> Arc<dyn Tokenize> {
     Arc::new(ServedTokenizer(tokenizer))
 }
 
-/// Completes at the first SIGINT or SIGTERM. Later ones end the program at once.
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+/// What completes at the first SIGINT or SIGTERM that comes once the server serves, which the flag is to tell. Later ones
+/// end the program at once, and so do those before: nothing has been taken in then that could be lost.
+fn stop_signal() -> Result<(impl Future<Output = ()>, Arc<AtomicBool>), Failure> {
     let (send, receive) = tokio::sync::oneshot::channel();
     let mut send = Some(send);
+    let serving = Arc::new(AtomicBool::new(false));
+    let is_serving = Arc::clone(&serving);
     ctrlc::set_handler(move || match send.take() {
         // The server may be gone already; then there is nothing to stop.
-        Some(send) => drop(send.send(())),
-        None => std::process::exit(130),
+        Some(send) if is_serving.load(Ordering::Relaxed) => drop(send.send(())),
+        _ => std::process::exit(130),
     })
     .map_err(|error| Failure::System { what: "a signal handler", error: std::io::Error::other(error) })?;
-    Ok(async move {
+    let stopped = async move {
         // The sender lives in the handler, for as long as the program.
         let _ = receive.await;
-    })
+    };
+    Ok((stopped, serving))
 }

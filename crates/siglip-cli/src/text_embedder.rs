@@ -9,9 +9,9 @@ use siglip::tokenizer::Tokenizer;
 
 use crate::engine_options::EngineOptions;
 use crate::failure::Failure;
-use crate::load;
 use crate::prompts::Prompts;
 use crate::store::{Entry, Store};
+use crate::{interrupt, load};
 
 /// Embeds texts, those apart that a store has already.
 pub(crate) struct TextEmbedder<'a> {
@@ -63,7 +63,15 @@ impl TextEmbedder<'_> {
             return Ok((embeddings, width));
         }
         let mut engine = load::engine(model, Tower::Text, self.options)?;
-        for batch in missing.chunks_mut(self.options.max_batch_size()) {
+        let total = missing.len();
+        for (at, batch) in missing.chunks_mut(self.options.max_batch_size()).enumerate() {
+            if interrupt::requested() {
+                return Err(Failure::Stopped {
+                    done: at * self.options.max_batch_size(),
+                    total,
+                    unit: "texts",
+                });
+            }
             embed(engine.as_mut(), batch, width)?;
             for (text, _, embedding) in batch {
                 if let Some(store) = &mut self.store {

@@ -52,8 +52,8 @@ pub(crate) fn run(args: ClassifyArgs) -> Result<(), Failure> {
     let labels = prompts::labels(&args.labels)?;
     let prompts = Prompts::new(&args.prompt)?;
     let files = images::files(&args.images)?;
-    interrupt::on_signals()?;
     let model = load::model(&args.model)?;
+    interrupt::on_signals()?;
     let processor = images::processor(&model)?;
     let (Some(scale), Some(bias)) = (model.logit_scale, model.logit_bias) else {
         return Err(Failure::NoScores { model: model.name, missing: model.missing.join(" ") });
@@ -99,7 +99,7 @@ pub(crate) fn run(args: ClassifyArgs) -> Result<(), Failure> {
     })?;
     progress.finish_and_clear();
     if interrupt::requested() {
-        return Err(Failure::Stopped { done: printed, total: files.len() });
+        return Err(Failure::Stopped { done: printed, total: files.len(), unit: "images" });
     }
 
     let all: Vec<Classified> = all.into_iter().flatten().collect();

@@ -19,6 +19,7 @@ use crate::{identity, interrupt, load, progress};
 pub(super) fn run(args: &EmbedArgs) -> Result<(), Failure> {
     let files = images::files(&args.images)?;
     let model = load::model(&args.model)?;
+    interrupt::on_signals()?;
     let processor = images::processor(&model)?;
     let options = load::options(&args.engine, args.batch_size.map_or(8, usize::from))?;
     // Before the engine is built: it gives the weights' memory back.

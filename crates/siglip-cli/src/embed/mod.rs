@@ -6,7 +6,6 @@ mod texts;
 
 pub(crate) use self::args::EmbedArgs;
 use crate::failure::Failure;
-use crate::interrupt;
 use crate::output::{Kind, Output};
 
 /// Runs the command.
@@ -14,7 +13,6 @@ pub(crate) fn run(args: EmbedArgs) -> Result<(), Failure> {
     // What is wrong with the command line is said before a model is loaded.
     let kind = if args.text.is_some() { Kind::Texts } else { Kind::Images };
     Output::check(&args.output, kind)?;
-    interrupt::on_signals()?;
     match &args.text {
         Some(text) => texts::run(&args, text),
         None if args.images.is_empty() => {

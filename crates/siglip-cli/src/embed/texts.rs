@@ -7,7 +7,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 use siglip::engine::{Input, Tower};
 use siglip::similarity;
@@ -22,6 +23,7 @@ use crate::{interrupt, load, progress};
 pub(super) fn run(args: &EmbedArgs, text: &Path) -> Result<(), Failure> {
     let lines = Lines::open(text)?;
     let model = load::model(&args.model)?;
+    interrupt::on_signals()?;
     let Some(tokenizer) = model.tokenizer.clone() else {
         return Err(Failure::NoTokenizer { model: model.name, missing: model.missing.join(" ") });
     };
@@ -33,11 +35,8 @@ pub(super) fn run(args: &EmbedArgs, text: &Path) -> Result<(), Failure> {
     let progress = progress::bar("texts", lines.total);
     let mut embeddings = vec![0.0; batch_size * width];
     let batches = Preparation { tokenizer, truncate: args.truncate, batch_size }.start(lines)?;
-    for batch in batches {
+    while let Some(batch) = next(&batches) {
         let batch = batch?;
-        if interrupt::requested() {
-            return Err(Failure::Interrupted(args.output.clone()));
-        }
         let embeddings = &mut embeddings[..batch.texts.len() * width];
         engine.embed(Input::TokenIds(&batch.ids), embeddings)?;
         for (text, embedding) in batch.texts.iter().zip(embeddings.chunks_mut(width)) {
@@ -60,6 +59,20 @@ pub(super) fn run(args: &EmbedArgs, text: &Path) -> Result<(), Failure> {
         progress.position() as f64 / progress.elapsed().as_secs_f64().max(1e-9)
     );
     Ok(())
+}
+
+/// The next batch; none at the end, or when a signal asks to stop, which the reader does not hear while it waits for a
+/// line.
+fn next(batches: &Receiver<Result<Batch, Failure>>) -> Option<Result<Batch, Failure>> {
+    const LOOK_UP: Duration = Duration::from_millis(100);
+    while !interrupt::requested() {
+        match batches.recv_timeout(LOOK_UP) {
+            Ok(batch) => return Some(batch),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    None
 }
 
 /// Texts and their ids, `[texts.len(), context_length]`.

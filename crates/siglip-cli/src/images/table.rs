@@ -74,7 +74,11 @@ impl Table {
         })?;
         progress.finish_and_clear();
         if interrupt::requested() {
-            return Err(Failure::Stopped { done: progress.position() as usize, total: missing.len() });
+            return Err(Failure::Stopped {
+                done: progress.position() as usize,
+                total: missing.len(),
+                unit: "images",
+            });
         }
         Ok(table)
     }

@@ -71,8 +71,8 @@ fn validate(args: &ValidateArgs) -> Result<Validation, Failure> {
     };
     problems.iter().for_each(|problem| tracing::warn!("{problem}"));
 
-    interrupt::on_signals()?;
     let model = load::model(&args.model)?;
+    interrupt::on_signals()?;
     let options = load::options(&args.engine, usize::from(args.batch_size))?;
     let mut towers = Towers::new(args, &model, &options)?;
     // The images first: they take the longest, and whatever is wrong later, the cache has them.

@@ -59,8 +59,8 @@ pub(super) fn run(args: &ValidateArgs, dir: &Path) -> Result<(), Failure> {
     let bytes = std::fs::read(&file).map_err(named)?;
     let published: BTreeMap<String, Published> =
         serde_json::from_slice(&bytes).map_err(|error| named(error.into()))?;
-    interrupt::on_signals()?;
     let model = load::model(&args.model)?;
+    interrupt::on_signals()?;
     let (Some(scale), Some(bias)) = (model.logit_scale, model.logit_bias) else {
         return Err(Failure::NoScores { model: model.name, missing: model.missing.join(" ") });
     };
