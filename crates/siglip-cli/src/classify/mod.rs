@@ -3,6 +3,7 @@
 mod args;
 mod report;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -30,6 +31,14 @@ struct Scores {
     thumbnail: Option<Vec<u8>>,
     /// Label and score, the highest first.
     scores: Vec<(usize, f32)>,
+}
+
+impl Scores {
+    /// Forgets all scores but the highest: a run of many images and labels would fill memory with them.
+    fn keep(&mut self, count: usize) {
+        self.scores.truncate(count);
+        self.scores.shrink_to_fit();
+    }
 }
 
 /// A line of `--json`.
@@ -73,8 +82,11 @@ pub(crate) fn run(args: ClassifyArgs) -> Result<(), Failure> {
 
     let thumbnails = args.html.as_ref().map(|_| THUMBNAIL);
     let progress = progress::bar("images", Some(files.len() as u64));
-    let mut all: Vec<Option<Classified>> = files.iter().map(|_| None).collect();
-    let mut printed = 0;
+    // Those that are known before one that is printed first.
+    let mut waiting: BTreeMap<usize, Classified> = BTreeMap::new();
+    // What the page shows.
+    let mut on_page = Vec::new();
+    let (mut printed, mut failed) = (0, 0);
     Embedder { engine, processor, thumbnails }.run(&files, |index, outcome| {
         let path = files[index].name();
         let result = match outcome {
@@ -88,12 +100,17 @@ pub(crate) fn run(args: ClassifyArgs) -> Result<(), Failure> {
                 Err(problem.to_string())
             }
         };
-        all[index] = Some(Classified { path, result });
+        waiting.insert(index, Classified { path, result });
         progress.inc(1);
         // In the order of the files, as far as all before are known.
-        while let Some(Some(next)) = all.get(printed) {
-            progress.suspend(|| print(&args, &labels, next)).map_err(Failure::Stdout)?;
+        while let Some(mut next) = waiting.remove(&printed) {
+            progress.suspend(|| print(&args, &labels, &next)).map_err(Failure::Stdout)?;
             printed += 1;
+            match &mut next.result {
+                Ok(scores) => scores.keep(usize::from(args.top_k)),
+                Err(_) => failed += 1,
+            }
+            on_page.extend(args.html.is_some().then_some(next));
         }
         Ok(())
     })?;
@@ -102,11 +119,9 @@ pub(crate) fn run(args: ClassifyArgs) -> Result<(), Failure> {
         return Err(Failure::Stopped { done: printed, total: files.len(), unit: "images" });
     }
 
-    let all: Vec<Classified> = all.into_iter().flatten().collect();
     if let Some(html) = &args.html {
-        report::write(html, &model.name, &labels, &prompts, usize::from(args.top_k), &all)?;
+        report::write(html, &model.name, &labels, &prompts, &on_page)?;
     }
-    let failed = all.iter().filter(|image| image.result.is_err()).count();
     if failed == files.len() {
         return Err(Failure::NoneEmbedded(failed));
     }

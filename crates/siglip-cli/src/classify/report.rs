@@ -14,7 +14,6 @@ pub(super) fn write(
     model: &str,
     labels: &[String],
     prompts: &Prompts,
-    top_k: usize,
     images: &[Classified],
 ) -> Result<(), Failure> {
     let mut body = format!(
@@ -28,7 +27,7 @@ pub(super) fn write(
     for image in images {
         body += "<div class=\"card\">\n";
         match &image.result {
-            Ok(scores) => add(&mut body, &image.path, scores, labels, top_k),
+            Ok(scores) => add(&mut body, &image.path, scores, labels),
             Err(error) => {
                 let (path, error) = (escape(&image.path), escape(error));
                 let _ =
@@ -41,7 +40,7 @@ pub(super) fn write(
     html::write_page(path, "Images and labels", &body)
 }
 
-fn add(body: &mut String, path: &str, scores: &Scores, labels: &[String], top_k: usize) {
+fn add(body: &mut String, path: &str, scores: &Scores, labels: &[String]) {
     if let Some(thumbnail) = &scores.thumbnail {
         let _ = writeln!(body, "<img src=\"{}\" alt=\"\">", html::data_uri("image/jpeg", thumbnail));
     }
@@ -54,7 +53,7 @@ fn add(body: &mut String, path: &str, scores: &Scores, labels: &[String], top_k:
         image.height,
         escape(&image.format)
     );
-    for &(label, score) in scores.scores.iter().take(top_k) {
+    for &(label, score) in &scores.scores {
         *body += &html::bar(&labels[label], f64::from(score), &shown(score));
     }
 }
