@@ -144,11 +144,14 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path):
 
 
 def test_wrong_usage_is_2_and_failed_work_is_1(tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(MODEL, tmp_path / name / "m")
     for args, code, words in [
         (["embed", "--demo", "--text", "-", "-o", "x.txt"], 2, ".npy, .parquet or .jsonl"),
         (["serve", "--demo", "--device", "cuda:99"], 1, "NVIDIA driver"),
         (["serve", "--demo", "--http-port", "99999"], 2, "99999"),
         (["bench", "--demo", "--precision", "fp8"], 2, "f32, bf16 or int8"),
+        (["serve", "--model", tmp_path / "a" / "m", "--model", tmp_path / "b" / "m"], 2, "two models that are called `m`"),
         (["embed", "--demo", "--text", tmp_path / "none", "-o", tmp_path / "e.npy"], 1, "none cannot be read"),
         (["bench", "--model", tmp_path], 1, "no config.json"),
         (["bench", "--model", tmp_path / "nowhere"], 1, "is not a folder"),

@@ -36,6 +36,10 @@ pub(crate) enum Failure {
     NoImages { model: String, missing: String },
     #[error("{0}")]
     Usage(&'static str),
+    #[error(
+        "--model names two models that are called `{0}`: rename the folder of one, so that requests can tell them apart"
+    )]
+    SameName(String),
     #[error("the model `{model}` gives no scores: {missing}")]
     NoScores { model: String, missing: String },
     #[error("`{text}`: {error}; shorten it, or give --truncate to have long texts cut")]
@@ -104,7 +108,7 @@ impl Failure {
     /// 2 where the command line was wrong, 1 where the work failed.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::Usage(_) => 2,
+            Failure::Usage(_) | Failure::SameName(_) => 2,
             Failure::Prompt(error) if !matches!(error, PromptError::Read { .. }) => 2,
             Failure::OutputFormat(_) | Failure::Hub(HubError::Name { .. }) => 2,
             Failure::Cuda(error) | Failure::Card { error, .. } if error.is_usage() => 2,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use siglip::engine::{Engine, Tower};
+use siglip::hub::Repo;
 use siglip::model::Model;
 use siglip_cpu::{Pool, available_threads};
 
@@ -33,6 +34,17 @@ pub(crate) fn model(args: &ModelArgs) -> Result<Model, Failure> {
         tracing::info!("{}: {missing}", model.name);
     }
     Ok(model)
+}
+
+/// What [`model`] calls the model that the options name.
+pub(crate) fn name(args: &ModelArgs) -> String {
+    let hub = |name: &str| name.parse::<Repo>().map(|repo| repo.name().to_owned()).ok();
+    match &args.model {
+        _ if args.demo => demo::FILES.name.to_owned(),
+        Some(dir) if dir.is_dir() => Model::name_of(dir),
+        Some(name) => name.to_str().and_then(hub).unwrap_or_else(|| name.to_string_lossy().into_owned()),
+        None => hub(DEFAULT_MODEL).unwrap_or_default(),
+    }
 }
 
 /// What engines are built with.

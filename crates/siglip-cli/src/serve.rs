@@ -1,5 +1,6 @@
 //! `siglip serve`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
         siglip_server::runtime().map_err(|error| Failure::System { what: "the server's threads", error })?;
     runtime.block_on(async {
         let (stop, serving) = stop_signal()?;
+        let models = args.model.each();
+        names_differ(&models)?;
         // What is wrong with the options is said before anything is bound.
         let engine_options = load::options(&args.engine, usize::from(args.max_batch_size))?;
         open_files::allow(u64::from(args.max_connections) + OTHER_FILES);
@@ -35,7 +38,6 @@ pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
         let started = Instant::now();
         // For the metrics: long enough to be right within some per cent, short enough not to be noticed.
         let peak_flops = engine_options.measure_peak(Duration::from_millis(20))? * 1e9;
-        let models = args.model.each();
         let served = models.iter().map(|model| serve_model(model, &args, &engine_options, peak_flops));
         let served = served.collect::<Result<Vec<_>, Failure>>()?;
         serving.store(true, Ordering::Relaxed);
@@ -48,6 +50,15 @@ pub(crate) fn run(args: ServeArgs, log: LogControl) -> Result<(), Failure> {
         );
         server.serve(served, stop).await?;
         Ok(())
+    })
+}
+
+/// What they will be called is known before they are loaded.
+fn names_differ(models: &[ModelArgs]) -> Result<(), Failure> {
+    let mut names = HashSet::new();
+    models.iter().map(load::name).try_for_each(|name| match names.insert(name.clone()) {
+        true => Ok(()),
+        false => Err(Failure::SameName(name)),
     })
 }
 
