@@ -143,6 +143,38 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.npy", "e.files.jsonl", "pipe"]
 
 
+def test_the_command_line_wins_over_the_environment(tmp_path):
+    def doing(*args, **variables):
+        return run(*args, env=os.environ | {f"SIGLIP_{name}": value for name, value in variables.items()})
+
+    text, none = tmp_path / "text", tmp_path / "none"
+    text.write_text("a cat")
+    embed = ["embed", "-o", tmp_path / "e.npy"]
+    for args, variables in [
+        ([*embed, "--demo", "--text", text], {"MODEL": str(none)}),
+        ([*embed, "--model", MODEL, "--text", text], {"DEMO": "true"}),
+        ([*embed, "--model", MODEL, "--text", text], {"DEMO": "false"}),
+        ([*embed, "--text", text], {"DEMO": "false", "MODEL": str(MODEL)}),
+        ([*embed, "--demo", "--text", text], {"IMAGES": str(none)}),
+    ]:
+        done = doing(*args, **variables)
+        assert done.returncode == 0, (args, variables, done.stderr)
+    page = str(tmp_path / "nowhere" / "page.html")
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    for args, variables, words in [
+        (["validate", "--demo", "--reference", none], {"HTML": page, "VALID": str(none)}, "logits.json cannot be read"),
+        (["validate", "--demo", "--no-cache"], {"CACHE": str(none)}, "validate needs --valid"),
+        # What traces are like is no request for any.
+        (["serve", "--model", none, *ports], {"TRACE_RATE": "5"}, "none` is not a folder"),
+        # Two that were typed still exclude each other, as do two variables.
+        ([*embed, "--demo", "--model", MODEL, "--text", text], {}, "cannot be used with"),
+        ([*embed, "--text", text], {"DEMO": "true", "MODEL": str(MODEL)}, "cannot be used with"),
+        (["serve", "--demo", "--trace-rate", "5"], {}, "--trace-file"),
+    ]:
+        done = doing(*args, **variables)
+        assert done.returncode in (1, 2) and words in done.stderr, (args, variables, done.stderr)
+
+
 def test_wrong_usage_is_2_and_failed_work_is_1(tmp_path):
     for name in ("a", "b"):
         shutil.copytree(MODEL, tmp_path / name / "m")
@@ -280,7 +312,7 @@ def test_bench_and_doctor_speak_json():
 
 def test_the_config_file_and_the_environment(tmp_path, other_server):
     config = tmp_path / "siglip.toml"
-    config.write_text("demo = true\nmax-batch-size = 4\n")
+    config.write_text("demo = true\nmax-batch-size = 4\nlog = 'warn,siglip=info'\n")
     server = other_server("--config", str(config))
     assert requests.get(f"{server.models}/siglip_text/config").json()["max_batch_size"] == 4
     done = run("serve", "--config", config, env=os.environ | {"SIGLIP_HTTP_PORT": "no"})

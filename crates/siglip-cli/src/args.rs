@@ -251,6 +251,11 @@ pub(crate) enum TraceLevel {
 }
 
 impl TraceArgs {
+    /// The option that all others are about.
+    pub(crate) const FILE: &str = "trace_file";
+    /// How the names of all begin.
+    pub(crate) const PREFIX: &str = "trace_";
+
     /// What the server is told; nothing without a file.
     pub(crate) fn options(&self) -> Option<TraceOptions> {
         let name = |level: &TraceLevel| match level {
