@@ -55,10 +55,10 @@ pub(crate) enum Failure {
          there", output.display(), partial.display()
     )]
     Kept { output: PathBuf, done: usize, total: usize, partial: PathBuf },
-    #[error(
-        "{} cannot be continued: {error}; give the options of that run, or delete the file to start over",
-        path.display()
-    )]
+    #[error("{} cannot be continued: {error}{}", path.display(), match error {
+        StoreError::Foreign | StoreError::NotAStore => "; give the options of that run, or delete the file to start over",
+        StoreError::InUse | StoreError::Io(_) => "",
+    })]
     Partial { path: PathBuf, error: StoreError },
     #[error("line {line} of {input}: {error}; shorten it, or give --truncate to have long lines cut")]
     TooLong { input: String, line: u64, error: TokenizeError },
