@@ -183,6 +183,7 @@ def test_wrong_usage_is_2_and_failed_work_is_1(tmp_path):
         (["serve", "--demo", "--device", "cuda:99"], 1, "NVIDIA driver"),
         (["serve", "--demo", "--http-port", "99999"], 2, "99999"),
         (["bench", "--demo", "--precision", "fp8"], 2, "f32, bf16 or int8"),
+        (["serve", "--demo", "--log", "verbose"], 2, "`verbose` is not a level"),
         (["serve", "--model", tmp_path / "a" / "m", "--model", tmp_path / "b" / "m"], 2, "two models that are called `m`"),
         (["embed", "--demo", "--text", tmp_path / "none", "-o", tmp_path / "e.npy"], 1, "none cannot be read"),
         (["bench", "--model", tmp_path], 1, "no config.json"),

@@ -14,6 +14,7 @@ use siglip_server::{Compat, ModelControl, TraceOptions};
 use crate::classify::ClassifyArgs;
 use crate::device::Device;
 use crate::embed::EmbedArgs;
+use crate::logging;
 use crate::validate::ValidateArgs;
 
 /// SigLIP embeddings from one program.
@@ -21,7 +22,8 @@ use crate::validate::ValidateArgs;
 #[command(name = "siglip", version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
     /// What to log, as `level` or `target=level,…`; logs go to standard error.
-    #[arg(long, env = "SIGLIP_LOG", default_value = "info", global = true, value_name = "FILTER")]
+    #[arg(long, env = "SIGLIP_LOG", default_value = "info", global = true, value_name = "FILTER",
+          value_parser = logging::filter)]
     pub(crate) log: String,
     /// A TOML file with values for the options of the subcommand; the command line and the environment win over it.
     #[arg(long, env = "SIGLIP_CONFIG", global = true, value_name = "FILE")]
@@ -437,8 +439,9 @@ mod tests {
 
     #[test]
     fn every_option_has_help_and_its_environment_variable() {
-        for command in Cli::command().get_subcommands() {
-            for arg in command.get_arguments() {
+        let program = Cli::command();
+        for command in program.get_subcommands() {
+            for arg in command.get_arguments().chain(program.get_arguments()) {
                 let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else {
                     continue;
                 };
