@@ -308,6 +308,7 @@ def test_bench_and_doctor_speak_json():
     done = run("doctor", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
+    assert report["cache"].keys() == {"models", "embeddings"}
     assert any(kernels["isa"] == "portable" and kernels["available"] for kernels in report["kernels"])
 
 

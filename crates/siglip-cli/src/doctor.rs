@@ -1,16 +1,19 @@
 //! `siglip doctor`: what this machine can do.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use siglip::engine::Precision;
+use siglip::hub::Settings;
 use siglip_cpu::{
     Bf16Products, BuildError, Experience, Isa, Options, auto_precision, bf16_products, check, measure_peak,
 };
 
 use crate::args::DoctorArgs;
+use crate::cache;
 use crate::failure::Failure;
 use crate::gpu_report::Gpu;
 use crate::load;
@@ -29,8 +32,16 @@ struct Report {
     /// What `--precision auto` means here, and why.
     auto_precision: String,
     auto_reason: &'static str,
+    cache: Caches,
     kernels: Vec<Kernels>,
     gpu: Gpu,
+}
+
+/// Where what was fetched and what was computed is kept; null where nothing says where.
+#[derive(Debug, Serialize)]
+struct Caches {
+    models: Option<PathBuf>,
+    embeddings: Option<PathBuf>,
 }
 
 /// One instruction set.
@@ -103,6 +114,10 @@ fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
             }
             Bf16Products::None => "the processor has no bf16 arithmetic that there are kernels for",
         },
+        cache: Caches {
+            models: Settings::from_env().ok().map(|settings| settings.cache),
+            embeddings: cache::default_folder(),
+        },
         kernels,
         gpu: Gpu::examine(&args.cuda),
     })
@@ -112,7 +127,8 @@ impl Report {
     fn table(&self) -> String {
         let mut text = format!(
             "siglip {} on {}\nprocessor  {}\nthreads    {} (affinity mask and CPU quota counted in)\n\
-             memory     {:.0} MB, {:.0} MB available\nprecision  auto is {}: {}\nGPU        {}\n\n\
+             memory     {:.0} MB, {:.0} MB available\nprecision  auto is {}: {}\n\
+             caches     models in {}, embeddings in {}\nGPU        {}\n\n\
              kernels       on this machine  measured peak\n",
             self.version,
             self.architecture,
@@ -122,6 +138,8 @@ impl Report {
             self.memory_available_mb,
             self.auto_precision,
             self.auto_reason,
+            place(&self.cache.models),
+            place(&self.cache.embeddings),
             self.gpu.summary(),
         );
         for kernels in &self.kernels {
@@ -130,6 +148,10 @@ impl Report {
         text += &self.gpu.table();
         text.trim_end().to_owned()
     }
+}
+
+fn place(folder: &Option<PathBuf>) -> String {
+    folder.as_ref().map_or_else(|| "no place".to_owned(), |folder| folder.display().to_string())
 }
 
 impl Kernels {
