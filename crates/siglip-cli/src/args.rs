@@ -108,8 +108,9 @@ pub(crate) struct EngineArgs {
     /// Threads that compute. By default as many as the affinity mask and the container's CPU quota allow.
     #[arg(long, env = "SIGLIP_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// The instruction set whose kernels are used, instead of the fastest that this machine has: avx512-bf16, avx512,
-    /// avx2, neon or portable. For comparisons and for finding faults.
+    /// The instruction set whose kernels are used, instead of the fastest that this machine has: amx, avx512-bf16,
+    /// avx512-vnni, avx512, avx-vnni, avx2, neon-bf16, neon-dotprod, neon or portable. For comparisons and for finding
+    /// faults.
     #[arg(long, env = "SIGLIP_ISA", value_name = "SET")]
     pub(crate) isa: Option<Isa>,
     #[command(flatten)]
@@ -435,6 +436,17 @@ mod tests {
     #[test]
     fn the_definitions_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_isa_names_every_set() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let isa = serve.get_arguments().find(|arg| arg.get_long() == Some("isa")).unwrap();
+        let help = isa.get_help().unwrap().to_string();
+        for isa in Isa::ALL {
+            assert!(help.split([' ', ',', '.']).any(|word| word == isa.name()), "{isa}: {help}");
+        }
     }
 
     #[test]

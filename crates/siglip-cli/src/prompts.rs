@@ -36,6 +36,9 @@ pub(crate) fn labels(argument: &str) -> Result<Vec<String>, PromptError> {
         let text = read(argument)?;
         (argument.to_owned(), text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
     } else {
+        if looks_like_a_path(argument) {
+            tracing::warn!("--labels: there is no file `{argument}`, so that is taken for a label itself");
+        }
         ("--labels".into(), argument.split(',').map(|label| label.trim().to_owned()).collect())
     };
     if labels.iter().all(String::is_empty) {
@@ -52,6 +55,12 @@ pub(crate) fn labels(argument: &str) -> Result<Vec<String>, PromptError> {
         }
     }
     Ok(labels)
+}
+
+/// Whether one who gives this as labels may well have meant a file.
+fn looks_like_a_path(argument: &str) -> bool {
+    let ends_as_files_do = Path::new(argument).extension().is_some_and(|ending| !ending.is_empty());
+    !argument.contains([',', ' ']) && (argument.contains('/') || ends_as_files_do)
 }
 
 /// Templates of sentences about a label. Several make an ensemble: the mean of their embeddings stands for the label.
@@ -112,6 +121,19 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "tench, Tinca tinca\r\ngoldfish\n\n").unwrap();
         assert_eq!(labels(file.path().to_str().unwrap()).unwrap(), ["tench, Tinca tinca", "goldfish"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_from_labels() {
+        for (argument, path) in [
+            ("labels.txt", true),
+            ("a/b", true),
+            ("cat", false),
+            ("a cat.", false),
+            ("1/2 cup, St.Paul", false),
+        ] {
+            assert_eq!(looks_like_a_path(argument), path, "{argument}");
+        }
     }
 
     #[test]
