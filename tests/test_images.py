@@ -336,7 +336,8 @@ def test_classify_scores_as_transformers_does(tmp_path, folder):
     sizes = [Image.open(io.BytesIO(base64.b64decode(a.split(",")[1]))).size for a in addresses]
     assert sizes[0] == (128, 128) and sizes[2] == (1, 320)
 
-    done = run(*arguments, "--top-k", "1")
+    done = run(*arguments, "--top-k", "1", "--html", page)
+    assert page.read_text().count("<div class=\"bar\">") == len(good)
     assert done.returncode == 0 and re.search(r"a\.png\n +0\.\d{4}  cat\n.*dog\.jpg\n +0\.\d{4}  dog\n", done.stdout), done.stdout
 
 
