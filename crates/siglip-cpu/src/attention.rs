@@ -447,7 +447,9 @@ unsafe fn write<P: Path>(head: &Attention<P>, panel: &Panel, factors: &[f32; MAX
                 }
                 let row = head.out.row + panel.first + vector * lanes;
                 let out = head.out.first.add(row * head.out.stride + head.out.column + first * step);
-                if filled == lanes && count == lanes && head.out.stride.is_multiple_of(step) {
+                // Whole groups are written only where the last of them ends inside the head.
+                let whole = count == lanes && (first + lanes) * step <= head.head_dim;
+                if filled == lanes && whole && head.out.stride.is_multiple_of(step) {
                     let stride = head.out.stride / step;
                     transpose_steps::<P>(columns, lanes * step, (lanes, lanes), out, stride);
                 } else {

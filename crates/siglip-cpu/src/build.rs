@@ -165,10 +165,21 @@ pub enum BuildError {
         /// What was wrong.
         difference: Difference,
     },
+    /// A patch's products do not fit a sum of 32 bits.
+    #[error(
+        "int8 adds up at most {MOST_BYTE_PRODUCTS} products, and a patch of this model has {values}; use bf16 or f32"
+    )]
+    Patch {
+        /// Values of a patch.
+        values: usize,
+    },
     /// The system refused memory.
     #[error("no memory for the packed weights: {0}")]
     Memory(#[from] std::io::Error),
 }
+
+/// Products of an unsigned and a signed byte that a sum of 32 bits holds. A configuration's other sizes are smaller.
+pub(crate) const MOST_BYTE_PRODUCTS: usize = i32::MAX as usize / (255 * 127);
 
 fn available(precision: Precision) -> String {
     Isa::candidates(precision).map(Isa::name).collect::<Vec<_>>().join(", ")

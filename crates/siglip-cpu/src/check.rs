@@ -3,13 +3,15 @@
 //!
 //! Tests cover far more, but only on the machines that they run on. This one guards against the others: a processor, a
 //! hypervisor or a compiler that does not do what the kernels were written for must not lead to wrong embeddings. It
-//! takes about a millisecond and runs once in a process for each instruction set and precision that is wanted.
+//! takes some milliseconds and runs once in a process for each instruction set and precision that is wanted.
+
+use std::ops::Range;
 
 use crate::attention::{Attention, Output, Scratch};
 use crate::gemm::{Epilogue, Part, Product};
 use crate::kernels::Kernels;
 use crate::ops::{LayerNorm, Quantize};
-use crate::path::{BLOCK, Element, Layout, Path, RowScale, inner_layout, lanes, steps};
+use crate::path::{BLOCK, CHUNK, Element, Layout, Path, RowScale, inner_layout, lanes, steps};
 use crate::scores;
 
 /// The first result that was wrong.
@@ -44,16 +46,17 @@ unsafe fn check_kernels<P: Kernels>() -> Result<(), Difference> {
     unsafe {
         for vectors in 1..=P::MAX_VECTORS {
             // Odd numbers of rows, so that blocks of every height are used.
-            SmallProduct::<P>::new(7 + 2 * vectors, vectors).check()?;
+            SmallProduct::<P>::new(7 + 2 * vectors, vectors, 37).check()?;
         }
         if P::LAYOUT == Layout::Blocks {
-            // A whole block and more than half of the next.
-            SmallProduct::<P>::new(BLOCK + 19, P::MAX_VECTORS).check()?;
+            // A whole block and more than half of the next, over six steps of tiles, the last one padded.
+            let inner = 6 * CHUNK / size_of::<P::Activation>() - 3;
+            SmallProduct::<P>::new(BLOCK + 19, P::MAX_VECTORS, inner).check()?;
         }
-        check_attention::<P>(21, 11)?;
-        if scores::in_8_bits::<P>(scores::FEWEST_KEYS, MOST_VALUES) {
-            check_attention::<P>(scores::FEWEST_KEYS + 3, MOST_VALUES)?;
-        }
+        // Several panels of queries, the last one not full; few keys, and as many as are scored in 8 bits and leave a
+        // processor's first cache. A head's last group of values is padded, or fills no vector.
+        check_attention::<P>(70, 21, 31)?;
+        check_attention::<P>(70, scores::FEWEST_KEYS + 5, 40)?;
         check_layer_norm::<P>()
     }
 }
@@ -90,6 +93,8 @@ struct SmallProduct<P: Kernels> {
     /// The panel's width.
     vectors: usize,
     columns: usize,
+    steps: usize,
+    stride: usize,
     activations: Vec<P::Activation>,
     row_scales: Vec<RowScale>,
     panel: Vec<P::Weight>,
@@ -100,56 +105,56 @@ struct SmallProduct<P: Kernels> {
     sums: Vec<f64>,
 }
 
-/// The inner dimension: no multiple of any path's step.
-const K: usize = 37;
 /// Small enough that sums lie where GELU bends.
 const UNIT: f32 = 1.0 / 16384.0;
 
 impl<P: Kernels> SmallProduct<P> {
-    const STEPS: usize = steps::<P>(K);
-    /// Room for whole vectors, which quantising reads, and for whole chunks.
-    const STRIDE: usize = K.next_multiple_of(64) + 64;
-
-    unsafe fn new(rows: usize, vectors: usize) -> Self {
+    /// `inner` should be no multiple of a path's step.
+    unsafe fn new(rows: usize, vectors: usize, inner: usize) -> Self {
         let columns = vectors * lanes::<P>();
+        let steps = steps::<P>(inner);
+        // Room for whole vectors, which quantising reads, and for whole chunks.
+        let stride = inner.next_multiple_of(64) + 64;
         let activation = |row: usize, i: usize| match i {
             0 | 2 => 127.0,
             1 | 3 => -128.0,
-            _ => (scatter(row * K + i) % 256) as f32 - 128.0,
+            _ => (scatter(row * inner + i) % 256) as f32 - 128.0,
         };
         let weight = |column: usize, i: usize| match i {
             0 | 2 if column.is_multiple_of(2) => 127.0,
             0 | 2 => -127.0,
-            _ => (scatter(column * K + i + 5) % 255) as f32 - 127.0,
+            _ => (scatter(column * inner + i + 5) % 255) as f32 - 127.0,
         };
         let mut product = SmallProduct {
             rows,
             vectors,
             columns,
-            activations: vec![P::Activation::default(); P::LAYOUT.rows(rows) * Self::STRIDE],
+            steps,
+            stride,
+            activations: vec![P::Activation::default(); P::LAYOUT.rows(rows) * stride],
             row_scales: vec![RowScale::default(); rows],
-            panel: vec![P::Weight::default(); Self::STEPS * columns * P::STEP],
+            panel: vec![P::Weight::default(); steps * columns * P::STEP],
             column_scales: Vec::new(),
             column_sums: Vec::new(),
             bias: (0..columns).map(|i| (scatter(i) % 64) as f32 / 16.0 - 2.0).collect(),
             sums: Vec::new(),
         };
         for row in 0..rows {
-            let mut values = vec![P::Inner::default(); Self::STRIDE];
-            for (i, value) in values.iter_mut().take(K).enumerate() {
+            let mut values = vec![P::Inner::default(); stride];
+            for (i, value) in values.iter_mut().take(inner).enumerate() {
                 *value = P::Inner::from_f32(activation(row, i));
             }
             // SAFETY: the caller's for the instructions; the rows are as long as the stride.
-            unsafe { product.fill_row(row, &values) };
+            unsafe { product.fill_row(row, inner, &values) };
             let sum = |column| {
                 let product = |i| f64::from(activation(row, i)) * f64::from(weight(column, i) * UNIT);
-                (0..K).map(product).sum::<f64>()
+                (0..inner).map(product).sum::<f64>()
             };
             product.sums.extend((0..columns).map(sum));
         }
         for column in 0..columns {
-            let weights: Vec<f32> = (0..K).map(|i| weight(column, i) * UNIT).collect();
-            let mut converted = vec![P::Weight::default(); K];
+            let weights: Vec<f32> = (0..inner).map(|i| weight(column, i) * UNIT).collect();
+            let mut converted = vec![P::Weight::default(); inner];
             let scale = P::convert(&weights, &mut converted);
             product.column_scales.push(scale.scale);
             product.column_sums.push(scale.sum);
@@ -161,15 +166,16 @@ impl<P: Kernels> SmallProduct<P> {
     }
 
     /// A row of results as a left operand, as [`crate::encoder`] makes it.
-    unsafe fn fill_row(&mut self, row: usize, values: &[P::Inner]) {
-        let at = P::LAYOUT.row::<P::Activation>(row, Self::STRIDE);
+    unsafe fn fill_row(&mut self, row: usize, inner: usize, values: &[P::Inner]) {
+        let at = P::LAYOUT.row::<P::Activation>(row, self.stride);
         let target = self.activations[at..].as_mut_ptr();
         if P::QUANTIZED {
-            // SAFETY: all rows are STRIDE values long, K padded to whole vectors; the instructions are the caller's.
+            // SAFETY: all rows are as long as the stride, `inner` padded to whole vectors; the instructions are the
+            // caller's.
             unsafe {
                 P::quantize(&Quantize {
                     x: values.as_ptr(),
-                    size: K,
+                    size: inner,
                     out: target,
                     scale: &mut self.row_scales[row],
                 });
@@ -184,21 +190,40 @@ impl<P: Kernels> SmallProduct<P> {
     }
 
     unsafe fn multiply(&self, epilogue: Epilogue<P>) {
+        // SAFETY: the caller's.
+        unsafe { self.multiply_part(0..self.steps, Part::WHOLE, epilogue) }
+    }
+
+    /// The same in two parts, whose sums are carried.
+    unsafe fn multiply_in_parts(&self, epilogue: Epilogue<P>) {
+        let mut carried = vec![0_u32; self.rows.next_multiple_of(BLOCK) * self.columns];
+        let carried = carried.as_mut_ptr();
+        // A whole step of tiles.
+        let middle = CHUNK / size_of::<P::Activation>() / P::STEP;
+        // SAFETY: a sum for each value of whole blocks; the rest is the caller's.
+        unsafe {
+            self.multiply_part(0..middle, Part { carried, first: true, last: false }, epilogue);
+            self.multiply_part(middle..self.steps, Part { carried, first: false, last: true }, epilogue);
+        }
+    }
+
+    unsafe fn multiply_part(&self, steps: Range<usize>, part: Part, epilogue: Epilogue<P>) {
         let mut widened = vec![0.0; if P::WIDENED { self.panel.len() } else { 0 }];
         // SAFETY: the buffers were made for these sizes; the instructions are the caller's.
         unsafe {
             P::multiply(&Product {
-                activations: self.activations.as_ptr(),
-                row_stride: Self::STRIDE,
+                activations: self.activations[P::LAYOUT.column::<P::Activation>(steps.start * P::STEP)..]
+                    .as_ptr(),
+                row_stride: self.stride,
                 rows: self.rows,
-                panel: self.panel.as_ptr(),
-                steps: Self::STEPS,
+                panel: self.panel[steps.start * self.columns * P::STEP..].as_ptr(),
+                steps: steps.len(),
                 vectors: self.vectors,
                 widened: widened.as_mut_ptr(),
                 row_scales: self.row_scales.as_ptr(),
                 column_scales: self.column_scales.as_ptr(),
                 column_sums: self.column_sums.as_ptr(),
-                part: Part::WHOLE,
+                part,
                 epilogue,
                 prefetch: self.panel.as_ptr().cast(),
                 prefetch_bytes: size_of_val(self.panel.as_slice()),
@@ -221,6 +246,13 @@ impl<P: Kernels> SmallProduct<P> {
             for (got, expected) in residual.iter().zip(biased()) {
                 expect("the matrix product", *got, expected + 0.75, 0.0)?;
             }
+            if P::LAYOUT == Layout::Blocks {
+                residual.fill(0.75);
+                self.multiply_in_parts(Epilogue::Accumulate { bias, out: residual.as_mut_ptr(), stride });
+                for (got, expected) in residual.iter().zip(biased()) {
+                    expect("the matrix product in parts", *got, expected + 0.75, 0.0)?;
+                }
+            }
             self.multiply(Epilogue::Store { bias, out: out.as_mut_ptr(), stride });
             for (got, expected) in out.iter().zip(biased()) {
                 expect("the matrix product", got.to_f32(), expected, tolerance::<P::Inner>())?;
@@ -237,19 +269,21 @@ impl<P: Kernels> SmallProduct<P> {
     }
 }
 
-/// The most values of a head that is checked.
-const MOST_VALUES: usize = 19;
-
-unsafe fn check_attention<P: Kernels>(keys: usize, head_dim: usize) -> Result<(), Difference> {
-    const QUERIES: usize = 7;
-    const STRIDE: usize = 32;
+unsafe fn check_attention<P: Kernels>(
+    queries: usize,
+    keys: usize,
+    head_dim: usize,
+) -> Result<(), Difference> {
+    const STRIDE: usize = 64;
+    /// What stands in the output beside the head.
+    const BESIDE: f32 = -7.5;
     let values = |rows: usize, offset: usize| -> Vec<P::Inner> {
         let value = |i| (scatter(i + offset) % 64) as f32 / 16.0 - 2.0;
         // Beyond the head's values there must be zeroes up to the path's step.
         let value = |i: usize| if i % STRIDE < head_dim { value(i) } else { 0.0 };
         (0..rows * STRIDE).map(|i| P::Inner::from_f32(value(i))).collect()
     };
-    let (q, k, v) = (values(QUERIES, 0), values(keys, 170), values(keys, 1700));
+    let (q, k, v) = (values(queries, 0), values(keys, 170), values(keys, 1700));
     let mut scratch = Scratch::new::<P>(keys, head_dim).map_err(|_| Difference {
         kernel: "attention's memory",
         got: 0.0,
@@ -257,14 +291,14 @@ unsafe fn check_attention<P: Kernels>(keys: usize, head_dim: usize) -> Result<()
     })?;
     let layout = inner_layout::<P>();
     let out_stride = STRIDE.next_multiple_of(64);
-    let mut out = vec![P::Inner::default(); layout.rows(QUERIES) * out_stride];
+    let mut out = vec![P::Inner::from_f32(BESIDE); layout.rows(queries) * out_stride];
     let scale = 1.0 / (head_dim as f64).sqrt();
     // SAFETY: the buffers have the sizes that the fields ask for; the instructions are the caller's.
     unsafe {
         P::attend(&Attention {
             q: q.as_ptr(),
             q_stride: STRIDE,
-            queries: QUERIES,
+            queries,
             k: k.as_ptr(),
             v: v.as_ptr(),
             kv_stride: STRIDE,
@@ -281,19 +315,21 @@ unsafe fn check_attention<P: Kernels>(keys: usize, head_dim: usize) -> Result<()
         false => 2.0 * function_tolerance::<P>(),
     };
     let read = |values: &[P::Inner], i: usize| f64::from(values[i].to_f32());
-    for query in 0..QUERIES {
+    for query in 0..queries {
         let score = |key: usize| {
             let product = |d| read(&q, query * STRIDE + d) * read(&k, key * STRIDE + d);
             (0..head_dim).map(product).sum::<f64>() * scale
         };
         let exponentials: Vec<f64> = (0..keys).map(|key| score(key).exp()).collect();
         let total: f64 = exponentials.iter().sum();
+        let result =
+            |d| out[layout.row::<P::Inner>(query, out_stride) + layout.column::<P::Inner>(d)].to_f32();
         for d in 0..head_dim {
             let term = |key: usize| exponentials[key] / total * read(&v, key * STRIDE + d);
             let expected: f64 = (0..keys).map(term).sum();
-            let got = out[layout.row::<P::Inner>(query, out_stride) + layout.column::<P::Inner>(d)];
-            expect("attention", got.to_f32(), expected, tolerance)?;
+            expect("attention", result(d), expected, tolerance)?;
         }
+        expect("attention beside the head", result(head_dim), f64::from(BESIDE), 0.0)?;
     }
     Ok(())
 }

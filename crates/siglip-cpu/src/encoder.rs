@@ -1,6 +1,6 @@
 //! The transformer blocks that both towers share, packed and run phase by phase on all threads.
 //!
-//! A block is six phases with a barrier after each:
+//! A block is seven phases with a barrier after each:
 //!
 //! ```text
 //! normed = layer_norm1(x)            rows divided among the threads

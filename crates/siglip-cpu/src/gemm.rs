@@ -52,7 +52,7 @@ pub(crate) struct Product<P: Path> {
     pub(crate) part: Part,
     /// What is done with the sums, at the end of the last part.
     pub(crate) epilogue: Epilogue<P>,
-    /// Memory to fetch ahead while computing, a cache line every other step; null for none.
+    /// Memory to fetch ahead while computing, its lines spread evenly over the product; null for none.
     pub(crate) prefetch: *const u8,
     pub(crate) prefetch_bytes: usize,
 }

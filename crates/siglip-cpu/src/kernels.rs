@@ -208,16 +208,22 @@ mod x86_64 {
     #[cfg(test)]
     mod emulated {
         use super::*;
+        use crate::dot::EmulatedVdpbf16ps;
         use crate::tiles::Emulated;
 
+        kernels!(Bf16<EmulatedVdpbf16ps>, "avx512f,avx512bw,avx512dq,avx512vl");
         kernels!(
-            Bf16<Tiled<Emulated<false>, Vdpbf16ps>>,
-            "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+            Int8<Vpdpbusd, Bf16<EmulatedVdpbf16ps>>,
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+        );
+        kernels!(
+            Bf16<Tiled<Emulated<false>, EmulatedVdpbf16ps>>,
+            "avx512f,avx512bw,avx512dq,avx512vl",
             Emulated<false>
         );
         kernels!(
-            Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Tiled<Emulated<false>, Vdpbf16ps>>>,
-            "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni",
+            Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Tiled<Emulated<false>, EmulatedVdpbf16ps>>>,
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
             Emulated<true>
         );
     }

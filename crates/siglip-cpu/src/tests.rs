@@ -3,8 +3,8 @@
 mod attention;
 
 use attention::{
-    check_attention, check_attention_of_next_to_nothing, check_attention_of_what_is_not_finite,
-    check_attention_with_many_small_weights,
+    check_attention, check_attention_of_huge_scores, check_attention_of_next_to_nothing,
+    check_attention_of_what_is_not_finite, check_attention_with_many_small_weights,
 };
 
 use crate::dot::Loops;
@@ -30,16 +30,17 @@ macro_rules! for_every_path {
                     $check::<F32<Avx2>>();
                     $check::<Widened<Avx2>>();
                 }
+                use crate::dot::{EmulatedVdpbf16ps, Vdpbf16ps};
+                use crate::path::Bf16;
+                use crate::tiles::{Amx, Emulated, Tiled};
                 if Isa::Avx512.is_available() {
                     $check::<F32<Avx512>>();
                     $check::<Widened<Avx512>>();
+                    $check::<Bf16<EmulatedVdpbf16ps>>();
+                    $check::<Bf16<Tiled<Emulated<false>, EmulatedVdpbf16ps>>>();
                 }
                 if Isa::Avx512Bf16.is_available() {
-                    use crate::dot::Vdpbf16ps;
-                    use crate::path::Bf16;
-                    use crate::tiles::{Amx, Emulated, Tiled};
                     $check::<Bf16<Vdpbf16ps>>();
-                    $check::<Bf16<Tiled<Emulated<false>, Vdpbf16ps>>>();
                     if Isa::Amx.is_available() {
                         $check::<Bf16<Tiled<Amx<false>, Vdpbf16ps>>>();
                     }
@@ -63,6 +64,7 @@ for_every_path!(products_in_parts, check_parts);
 for_every_path!(epilogues, check_epilogues);
 for_every_path!(layer_norms_of_odd_sizes, check_layer_norms);
 for_every_path!(attention_of_odd_sizes, check_attention);
+for_every_path!(attention_of_huge_scores, check_attention_of_huge_scores);
 for_every_path!(attention_of_what_is_not_finite, check_attention_of_what_is_not_finite);
 for_every_path!(attention_of_next_to_nothing, check_attention_of_next_to_nothing);
 for_every_path!(attention_with_many_small_weights, check_attention_with_many_small_weights);
@@ -75,7 +77,7 @@ macro_rules! for_every_quantized_path {
             $check::<Int8<Loops, F32<Portable>>>();
             #[cfg(target_arch = "x86_64")]
             {
-                use crate::dot::{Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
+                use crate::dot::{EmulatedVdpbf16ps, Vdpbf16ps, Vpdpbusd, Vpdpbusd256, Vpmaddwd};
                 use crate::path::Bf16;
                 use crate::simd::{Avx2, Avx512};
                 use crate::tiles::{Amx, Emulated, Tiled};
@@ -87,11 +89,12 @@ macro_rules! for_every_quantized_path {
                 }
                 if Isa::Avx512Vnni.is_available() {
                     $check::<Int8<Vpdpbusd, F32<Avx512>>>();
+                    $check::<Int8<Vpdpbusd, Bf16<EmulatedVdpbf16ps>>>();
+                    type Tiles = Bf16<Tiled<Emulated<false>, EmulatedVdpbf16ps>>;
+                    $check::<Int8<Tiled<Emulated<true>, Vpdpbusd>, Tiles>>();
                 }
                 if Isa::Avx512Bf16.is_available() {
                     $check::<Int8<Vpdpbusd, Bf16<Vdpbf16ps>>>();
-                    $check::<Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Tiled<Emulated<false>, Vdpbf16ps>>>>(
-                    );
                     if Isa::Amx.is_available() {
                         $check::<Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Tiled<Amx<false>, Vdpbf16ps>>>>();
                     }
@@ -116,6 +119,7 @@ macro_rules! for_every_quantized_path {
 for_every_quantized_path!(integer_products_of_odd_sizes, check_integer_products);
 for_every_quantized_path!(quantized_rows, check_quantized_rows);
 for_every_quantized_path!(attention_with_scores_in_8_bits, check_attention);
+for_every_quantized_path!(attention_in_8_bits_of_huge_scores, check_attention_of_huge_scores);
 for_every_quantized_path!(attention_in_8_bits_of_next_to_nothing, check_attention_of_next_to_nothing);
 for_every_quantized_path!(attention_in_8_bits_of_what_is_not_finite, check_attention_of_what_is_not_finite);
 for_every_quantized_path!(

@@ -131,20 +131,18 @@ pub(crate) unsafe fn weights<P: Kernels, const NV: usize>(head: &Attention<P>, c
     // written over scores of this step and before, of which each vector was read.
     unsafe {
         let largest = largest_scores::<P::Simd, NV>(columns);
-        let scale = P::Simd::splat(columns.scale_log2e);
-        let mut offsets = [P::Simd::splat(LOG2_WHOLE); NV];
-        for (offset, largest) in offsets.iter_mut().zip(largest) {
-            *offset = P::Simd::mul_add(P::Simd::splat(-columns.scale_log2e), largest, *offset);
-        }
+        let (scale, whole) = (P::Simd::splat(columns.scale_log2e), P::Simd::splat(LOG2_WHOLE));
         let mut sums = [P::Simd::zero(); NV];
         for first in (0..columns.keys).step_by(P::STEP) {
             let keys = P::STEP.min(columns.keys - first);
-            for (v, (sum, offset)) in sums.iter_mut().zip(offsets).enumerate() {
+            for (v, (sum, largest)) in sums.iter_mut().zip(largest).enumerate() {
                 let at = v * lanes::<P>();
                 let mut weights: [Vector<P>; MAX_BYTES] = [P::Simd::zero(); MAX_BYTES];
                 for (i, weight) in weights.iter_mut().enumerate().take(keys) {
                     let score = P::Simd::load(columns.scores.add((first + i) * width + at));
-                    *weight = weight_of_score::<P>(score, scale, offset);
+                    // Not `score · scale - largest · scale` at once: what that rounds away of huge scores would make the
+                    // largest weight larger than two bytes.
+                    *weight = weight_of_score::<P>(P::Simd::sub(score, largest), scale, whole);
                     *sum = P::Simd::add(*sum, *weight);
                 }
                 let at = first * width + at * P::STEP;

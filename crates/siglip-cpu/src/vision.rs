@@ -7,7 +7,7 @@ use siglip::engine::{Engine, EngineError, EngineInfo, Input, Tower};
 use siglip::profile::{Kind, Profile};
 use siglip::weights::{PoolingHead, VisionWeights};
 
-use crate::build::{BuildError, Options};
+use crate::build::{BuildError, MOST_BYTE_PRODUCTS, Options};
 use crate::encoder::{Encoder, Heads, Outputs, PackedNorm, Phases, Shape, padded};
 use crate::kernels::Kernels;
 use crate::linear::{Layer, Target};
@@ -43,6 +43,9 @@ impl<P: Kernels> VisionTower<P> {
         };
         let threads = options.pool.threads();
         let patches = Patches::new(config);
+        if P::QUANTIZED && patches.len() > MOST_BYTE_PRODUCTS {
+            return Err(BuildError::Patch { values: patches.len() });
+        }
         let patch_embedding = Packed::<P>::new(&[(&weights.patch_embedding).into()], threads)?;
         let encoder = Encoder::<P>::new(shape, Outputs::All, &weights.blocks, threads)?;
         let pooling = Pooling::new(&weights.head, threads)?;

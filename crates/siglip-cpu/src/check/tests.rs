@@ -32,17 +32,19 @@ fn a_broken_kernel_is_named() {
     assert_eq!(found::<Broken<LAST_ROW>>(), Some("the matrix product"));
     assert_eq!(found::<Broken<GELU>>(), Some("GELU"));
     assert_eq!(found::<Broken<ATTENTION>>(), Some("attention"));
+    assert_eq!(found::<Broken<LAST_QUERY>>(), Some("attention"));
+    assert_eq!(found::<Broken<BESIDE>>(), Some("attention beside the head"));
     assert_eq!(found::<Broken<LAYER_NORM>>(), Some("layer norm"));
     #[cfg(target_arch = "x86_64")]
-    if Isa::Avx512Bf16.is_available() {
-        use crate::dot::{Vdpbf16ps, Vpdpbusd};
+    if Isa::Avx512Vnni.is_available() {
+        use crate::dot::{EmulatedVdpbf16ps, Vpdpbusd};
         use crate::path::Bf16;
         use crate::tiles::{Emulated, Tiled};
-        assert_eq!(found::<Bf16<Tiled<Emulated<false>, Vdpbf16ps>>>(), None);
-        assert_eq!(
-            found::<Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Tiled<Emulated<false>, Vdpbf16ps>>>>(),
-            None
-        );
+        type Tiles = Bf16<Tiled<Emulated<false>, EmulatedVdpbf16ps>>;
+        assert_eq!(found::<Bf16<EmulatedVdpbf16ps>>(), None);
+        assert_eq!(found::<Int8<Vpdpbusd, Bf16<EmulatedVdpbf16ps>>>(), None);
+        assert_eq!(found::<Tiles>(), None);
+        assert_eq!(found::<Int8<Tiled<Emulated<true>, Vpdpbusd>, Tiles>>(), None);
     }
     assert_eq!(found::<Int8<Loops, F32<Portable>>>(), None);
     assert_eq!(found::<Int8<Saturating, F32<Portable>>>(), Some("the matrix product"));
@@ -60,6 +62,8 @@ const LAST_ROW: u8 = 2;
 const GELU: u8 = 3;
 const ATTENTION: u8 = 4;
 const LAYER_NORM: u8 = 5;
+const LAST_QUERY: u8 = 6;
+const BESIDE: u8 = 7;
 
 /// The portable f32 path with one mistake.
 #[derive(Clone, Copy)]
@@ -102,8 +106,15 @@ impl<const WHERE: u8> Kernels for Broken<WHERE> {
         if WHERE == ATTENTION {
             attention.scale_log2e *= 1.01;
         }
+        if WHERE == LAST_QUERY {
+            attention.queries -= 1;
+        }
         // SAFETY: see above.
         unsafe { attention::attend(&attention) }
+        if WHERE == BESIDE {
+            // SAFETY: rows are longer than the head.
+            unsafe { *attention.out.first.add(attention.head_dim) = 0.0 };
+        }
     }
     unsafe fn peak_steps(_: usize) -> f32 {
         unreachable!("no check measures")

@@ -3,12 +3,16 @@
 //! One type an instruction, named after it. Like [`Simd`], the methods are `inline(always)` and take on the features of
 //! whatever function calls them.
 
+#[cfg(all(test, target_arch = "x86_64"))]
+mod emulated;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use emulated::EmulatedVdpbf16ps;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{Bfmmla, Sdot, Usmmla};
 pub(crate) use portable::Loops;

@@ -308,7 +308,7 @@ impl Element for u16 {
     fn from_f32(x: f32) -> u16 {
         // Branch-free so that packing vectorises. NaN keeps its high bits and gains a quiet one, whatever its payload.
         let bits = x.to_bits();
-        let rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         let nan = (bits >> 16) | 0x40;
         (if x.is_nan() { nan } else { rounded }) as u16
     }

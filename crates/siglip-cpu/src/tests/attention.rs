@@ -20,6 +20,9 @@ pub(super) fn check_attention<P: Kernels>() {
         (1, 64, 64),
         (50, 50, 20),
         (31, 81, 7),
+        // The last group of values is not full, though the groups fill a vector.
+        (20, 20, 14),
+        (33, 33, 31),
         // Scores in 8 bits, on the paths that have them.
         (1, 128, 16),
         (67, 131, 19),
@@ -86,6 +89,28 @@ pub(super) fn check_attention_with_many_small_weights<P: Kernels>() {
         for d in 0..head_dim {
             let got = f64::from(out[head.place(query, d)]);
             assert!((got - expected).abs() <= 6e-3, "{got} for {expected}");
+        }
+    }
+}
+
+/// A score that is far above all others has a weight of one, however far.
+pub(super) fn check_attention_of_huge_scores<P: Kernels>() {
+    for (keys, head_dim) in [(40, 24), (140, 24)] {
+        let queries = 20;
+        let head = TestHead::<P> { queries, keys, head_dim, stride: head_dim, path: PhantomData };
+        let rows = |rows: usize, value: &dyn Fn(usize) -> f32| -> Vec<P::Inner> {
+            (0..rows * head_dim + 16).map(|i| P::Inner::from_f32(value(i / head_dim))).collect()
+        };
+        // The largest scores are 2^24.
+        for size in [30.0, 101.0, 333.3, 512.7, 733.1, 1000.9, 1791.0] {
+            let q = rows(queries, &|query| size + query as f32);
+            let k = rows(keys, &|key| if key == 30 { size } else { 0.0 });
+            let v = rows(keys, &|key| if key == 30 { 0.5 } else { 1.0 });
+            let out = to_f32(&head.attend(&q, &k, &v));
+            for (query, d) in (0..queries).flat_map(|query| (0..head_dim).map(move |d| (query, d))) {
+                let got = out[head.place(query, d)];
+                assert!((got - 0.5).abs() <= 4e-3, "{got} for 0.5, with values of {size}");
+            }
         }
     }
 }
