@@ -210,6 +210,8 @@ def test_a_fetch_ends_at_a_signal(hub, environment, tmp_path, command, sent):
     process = subprocess.Popen(
         [PROGRAM, *command, "--model", REPO, *ports],
         env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        # What a shell starts in the background is deaf to SIGINT, and so is what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(hub.holding.is_set)
     process.send_signal(sent)
