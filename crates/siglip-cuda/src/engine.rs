@@ -24,7 +24,7 @@ use crate::error::CudaError;
 use crate::gpu::Gpu;
 use crate::kernels::Kernels;
 use crate::memory::{DeviceBuffer, PinnedBuffer, View};
-use crate::plan::Plan;
+use crate::plan::{Plan, Random};
 use crate::stream::{Event, Graph, Stream};
 
 /// One tower's forward pass.
@@ -449,20 +449,18 @@ const PROBE_ITEMS: usize = 13;
 
 /// `bytes` bytes of [`PROBE_ITEMS`] items, over and over.
 fn probe_items(info: &EngineInfo, bytes: usize) -> Vec<u8> {
-    let mut state = 1_u32;
-    let mut value = |_| {
-        // xorshift32
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
+    let mut random = Random(1);
+    let value = |_| {
+        let bits = random.bits();
         match info.tower {
-            Tower::Text => ((u64::from(state) * info.vocab_size as u64) >> 32) as u32,
-            Tower::Vision => (state as f32 / (1_u32 << 31) as f32 - 1.0).to_bits(),
+            Tower::Text => ((u64::from(bits) * info.vocab_size as u64) >> 32) as u32,
+            Tower::Vision => (bits as f32 / (1_u32 << 31) as f32 - 1.0).to_bits(),
         }
     };
-    let items: Vec<u8> =
-        (0..PROBE_ITEMS * info.input_len).map(&mut value).flat_map(u32::to_ne_bytes).collect();
-    items.iter().copied().cycle().take(bytes).collect()
+    let items: Vec<u8> = (0..PROBE_ITEMS * info.input_len).map(value).flat_map(u32::to_ne_bytes).collect();
+    let mut batch = items.repeat(bytes.div_ceil(items.len().max(1)));
+    batch.truncate(bytes);
+    batch
 }
 
 /// Whether a bucket can be computed in halves: they are a bucket too, and what has a row an item is not padded in them.

@@ -278,18 +278,25 @@ fn padded(rows: usize) -> usize {
     rows.next_multiple_of(PROBE_ROWS)
 }
 
-/// xorshift32: values of either sign whose magnitudes are spread over 14 powers of two, so that hardly any sum of their
-/// products is exact, up to [`LARGEST`].
-struct Random(u32);
+/// xorshift32.
+pub(crate) struct Random(pub(crate) u32);
 
 impl Random {
-    fn next(&mut self) -> f32 {
+    /// Any number but zero, as long as the state is none.
+    pub(crate) fn bits(&mut self) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 17;
         self.0 ^= self.0 << 5;
-        let significand = 1.0 + (self.0 >> 9) as f32 / (1 << 23) as f32;
-        let sign = if self.0 & 1 == 0 { 1.0 } else { -1.0 };
-        sign * LARGEST / 2.0 * significand * 0.5_f32.powi((self.0 >> 1 & 0xff) as i32 % 14)
+        self.0
+    }
+
+    /// A value of either sign, of a magnitude that is spread over 14 powers of two, so that hardly any sum of such values'
+    /// products is exact, up to [`LARGEST`].
+    fn next(&mut self) -> f32 {
+        let bits = self.bits();
+        let significand = 1.0 + (bits >> 9) as f32 / (1 << 23) as f32;
+        let sign = if bits & 1 == 0 { 1.0 } else { -1.0 };
+        sign * LARGEST / 2.0 * significand * 0.5_f32.powi((bits >> 1 & 0xff) as i32 % 14)
     }
 }
 

@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper::ext::ReasonPhrase;
 use siglip_protocol::compression::DecompressError;
-use siglip_protocol::{CheckError, Code, RequestError, error_body};
+use siglip_protocol::{Code, RequestError, error_body};
 
 use super::body::BodyError;
 use crate::batcher::BatchError;
@@ -95,43 +95,16 @@ fn status(code: Code) -> StatusCode {
 /// The form of an error of an inference request.
 fn form(error: &InferError) -> ErrorForm {
     match error {
+        error if error.is_of_model() => ErrorForm::Plain,
         // Noticed before the body is looked at.
-        InferError::Lookup(
-            LookupError::Model(_)
-            | LookupError::Version { .. }
-            | LookupError::Unloaded(_)
-            | LookupError::VersionUnloaded(_),
-        )
-        | InferError::Encoding(_)
-        | InferError::Decompress(_)
-        | InferError::Request(RequestError::HeaderLength { .. })
-        // Noticed by the model.
-        | InferError::Check(CheckError::IncompleteString { .. })
-        | InferError::TokenId { .. }
-        | InferError::NotUtf8 { .. }
-        | InferError::Tokenize { .. }
-        | InferError::Image { .. }
-        | InferError::Base64 { .. }
-        | InferError::NoLabels
-        | InferError::TooManyLabels(_)
-        | InferError::EmptyLabel { .. }
-        | InferError::LabelNotUtf8 { .. }
-        | InferError::Label { .. }
-        | InferError::Prompt(_)
-        | InferError::ParameterType { .. }
-        | InferError::EmbedModel { .. }
-        | InferError::NotReady(_)
-        | InferError::Preparation
-        | InferError::Panicked
-        | InferError::OutputRegion(_)
-        | InferError::Batch(_) => ErrorForm::Plain,
+        InferError::Request(RequestError::HeaderLength { .. }) => ErrorForm::Plain,
         InferError::Lookup(LookupError::VersionFormat(_) | LookupError::NegativeVersion(_))
         | InferError::GrpcRequest(_)
         | InferError::Region(_)
         | InferError::Request(_)
         | InferError::Check(_)
         | InferError::Refused { error: BatchError::QueueFull, .. } => ErrorForm::Json,
-        InferError::Refused { .. } => ErrorForm::Plain,
+        _ => ErrorForm::Plain,
     }
 }
 
