@@ -6,6 +6,7 @@ use siglip::engine::{Engine, EngineInfo, Precision, Tower};
 use siglip::profile::Profile;
 use siglip::weights::{Tensor, TextWeights, VisionWeights};
 
+use crate::check::{self, Bench};
 use crate::compile::Constants;
 use crate::encoder::{Scratch, Sizes};
 use crate::engine::{Compute, CudaEngine, TowerPass};
@@ -14,6 +15,7 @@ use crate::ffi::Libraries;
 use crate::gpu::Gpu;
 use crate::kernels::Kernels;
 use crate::kernels::attention::MOST_HEAD_DIM;
+use crate::kernels::embedding::PatchShape;
 use crate::number::Number;
 use crate::stream::Stream;
 use crate::text::TextPass;
@@ -95,7 +97,7 @@ pub(crate) fn text(weights: &TextWeights, options: &Options) -> Result<Vec<CudaE
         ..info(Tower::Text, options)
     };
     let elements = weights.tensors().map(Tensor::len).sum();
-    build(options, sizes, 0, elements, info, |uploader, number| {
+    build(options, sizes, None, elements, info, |uploader, number| {
         Ok(Box::new(TextPass::new(uploader, number, weights)?) as Box<dyn TowerPass>)
     })
 }
@@ -116,16 +118,16 @@ pub(crate) fn vision(weights: &VisionWeights, options: &Options) -> Result<Vec<C
         ..info(Tower::Vision, options)
     };
     let elements = weights.tensors().map(Tensor::len).sum();
-    build(options, sizes, patch.stride(), elements, info, |uploader, number| {
+    build(options, sizes, Some(patch), elements, info, |uploader, number| {
         Ok(Box::new(VisionPass::new(uploader, number, weights)?) as Box<dyn TowerPass>)
     })
 }
 
-/// `widest` is the width of what comes before the blocks, `elements` the number of weights.
+/// `patch` is how images are cut, `elements` the number of weights.
 fn build(
     options: &Options,
     sizes: Sizes,
-    widest: usize,
+    patch: Option<PatchShape>,
     elements: usize,
     mut info: EngineInfo,
     upload: impl FnOnce(&Uploader<'_>, Number) -> Result<Box<dyn TowerPass>, CudaError>,
@@ -137,6 +139,7 @@ fn build(
     gpu.check_precision(options.precision)?;
     tracing::debug!("card {} is {} ({}.{})", gpu.index, gpu.name, gpu.capability.0, gpu.capability.1);
     let items_at_once = items_at_once(sizes.positions, options);
+    let widest = patch.map_or(0, |shape| shape.stride());
     info.card_uuid = Some(gpu.uuid.clone());
     info.scratch_bytes = Scratch::bytes(&sizes, widest, items_at_once, number.size());
     // Before anything is taken: what does not fit is said in one sentence, and nothing is lowered to fit. With fp8 most
@@ -147,8 +150,9 @@ fn build(
 
     let constants = Constants { number: blocks, hidden: sizes.hidden, heads: sizes.heads };
     let kernels = Kernels::new(&gpu, constants)?;
-    let pass = upload(&Uploader { gpu: &gpu, number }, blocks)?;
     let compute = Stream::new(&gpu)?;
+    check::check(&Bench { gpu: &gpu, kernels: &kernels, stream: &compute }, sizes.positions, patch)?;
+    let pass = upload(&Uploader { gpu: &gpu, number }, blocks)?;
     let scratch = Scratch::new(&gpu, &compute, &sizes, widest, items_at_once, number.size())?;
     let parts = Compute::new(&gpu, kernels, pass, scratch, compute, options.profile.clone())?;
     CudaEngine::new(parts, (items_at_once, options.engines), info)

@@ -33,6 +33,7 @@ impl Emulator {
         let emulator = Emulator { folder, control, _alone: alone };
         emulator.machine(2, 12040, 90, 2 << 30);
         emulator.bias_first_for_few(false);
+        emulator.compute_wrongly("");
         Some(emulator)
     }
 
@@ -91,6 +92,16 @@ impl Emulator {
     pub(crate) fn in_use(&self) -> usize {
         // SAFETY: as above.
         unsafe { self.control.get::<unsafe extern "C" fn() -> usize>(b"emulator_in_use\0").unwrap()() }
+    }
+
+    /// From now on a kernel leaves out its last blocks, or products their `bias`, `gelu` or what is `added`.
+    pub(crate) fn compute_wrongly(&self, what: &str) {
+        let what = CString::new(what).unwrap();
+        // SAFETY: as above.
+        unsafe {
+            let set = self.control.get::<unsafe extern "C" fn(*const c_char)>(b"emulator_wrong\0");
+            set.unwrap()(what.as_ptr());
+        }
     }
 
     /// Whether cuBLASLt's algorithms for few rows begin their sums with the bias, where those for many end with it.

@@ -24,7 +24,8 @@ use crate::error::CudaError;
 use crate::gpu::Gpu;
 use crate::kernels::Kernels;
 use crate::memory::{DeviceBuffer, PinnedBuffer, View};
-use crate::plan::{Plan, Random};
+use crate::plan::Plan;
+use crate::random::Random;
 use crate::stream::{Event, Graph, Stream};
 
 /// One tower's forward pass.

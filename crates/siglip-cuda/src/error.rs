@@ -145,6 +145,23 @@ pub enum CudaError {
         /// Width of the result.
         outputs: usize,
     },
+    /// What the card computes is wrong by more than rounding.
+    #[error(
+        "card {index} ({name}) computes {what} wrongly: {got} where {expected:.5} is right; please report it, with what `siglip \
+         doctor` says; --device cpu does without the card"
+    )]
+    Wrong {
+        /// Which card.
+        index: usize,
+        /// Its name.
+        name: String,
+        /// What was computed.
+        what: String,
+        /// What the card says.
+        got: f32,
+        /// What the host says.
+        expected: f64,
+    },
     /// NVRTC failed.
     #[error("NVRTC failed at {call} for {target}: {log}")]
     Compile {

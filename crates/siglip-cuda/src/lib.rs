@@ -14,10 +14,12 @@
 //!   `encoder`: the blocks they share.
 //! - `matmul`: one cuBLASLt product; `plan`: which algorithm computes it, so that a row's bits never depend on its batch.
 //! - `scales`: what fp8 operands are divided by; `e4m3`: their format.
+//! - `check`: what a card must compute right before its engine is handed out; `random`: numbers for that.
 //! - `kernels`: our own kernels, each launch beside the host twin that it is tested against; `compile`: NVRTC.
 //! - `gpu`, `memory`, `stream`: safe owners of what the driver hands out; `ffi`: the three libraries' functions.
 
 pub mod build;
+mod check;
 mod clock;
 mod compile;
 mod e4m3;
@@ -35,6 +37,7 @@ mod number;
 mod peak;
 mod plan;
 pub mod probe;
+mod random;
 mod scales;
 mod stream;
 #[cfg(test)]

@@ -91,19 +91,32 @@ impl Shape {
     }
 
     /// What the product is multiplied by, its bias not.
-    fn alpha(&self) -> f32 {
+    pub(crate) fn alpha(&self) -> f32 {
         match self.result {
             ResultKind::Add => self.number.residual_scale(),
             _ => 1.0,
         }
     }
 
+    /// Whether it is added to what is there.
+    pub(crate) fn is_added(&self) -> bool {
+        matches!(self.result, ResultKind::Add | ResultKind::AddWide)
+    }
+
     /// What of the matrix that is there is added.
     fn beta(&self) -> f32 {
-        match self.result {
-            ResultKind::Add | ResultKind::AddWide => 1.0,
-            _ => 0.0,
-        }
+        if self.is_added() { 1.0 } else { 0.0 }
+    }
+
+    /// Whether the bias is added with it.
+    pub(crate) fn has_bias(&self) -> bool {
+        self.epilogue() != EPILOGUE_DEFAULT
+    }
+
+    /// It, for people.
+    pub(crate) fn describe(&self, rows: usize) -> String {
+        let Shape { inputs, outputs, .. } = self;
+        format!("a product of {rows} × {inputs} by {inputs} × {outputs} in {}", self.number.name())
     }
 
     fn epilogue(&self) -> u32 {
@@ -295,7 +308,7 @@ impl<'a> Matmul<'a> {
         stream: &Stream,
     ) -> Result<(), CudaError> {
         let blas = &*self.gpu.libraries.cublaslt;
-        if self.shape.epilogue() != EPILOGUE_DEFAULT {
+        if self.shape.has_bias() {
             self.set(DESC_BIAS_POINTER, &operands.bias.holding(self.shape.bias_bytes()))?;
         }
         if let Some(scales) = operands.scales {

@@ -68,6 +68,16 @@ impl Number {
         }
     }
 
+    /// Its name, for people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Number::Bf16 => "bf16",
+            Number::F16 => "f16",
+            Number::F32 => "f32",
+            Number::E4m3 => "fp8",
+        }
+    }
+
     /// The `cudaDataType`.
     pub(crate) fn data_type(self) -> c_int {
         match self {
@@ -107,7 +117,6 @@ impl Number {
     }
 
     /// The value nearest to `value` that the format has.
-    #[cfg(test)]
     pub(crate) fn round(self, value: f32) -> f32 {
         match self {
             Number::Bf16 => bf16::from_f32(value).to_f32(),
@@ -118,7 +127,6 @@ impl Number {
     }
 
     /// The values of bytes in this format.
-    #[cfg(test)]
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let pairs = || bytes.as_chunks::<2>().0.iter();
         match self {

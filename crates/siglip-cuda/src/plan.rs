@@ -12,6 +12,8 @@
 //! A number of rows that has no member of the family is left out, and batches of that size are padded to the next. So the
 //! promise of equal bits holds always; what a card's library offers decides only how well small batches do.
 //!
+//! What is chosen is proved at once: see [`proof`].
+//!
 //! Splitting k over blocks is ruled out beforehand: its sums depend on the number of blocks.
 
 use std::collections::HashMap;
@@ -19,10 +21,15 @@ use std::sync::Arc;
 
 use crate::error::CudaError;
 use crate::gpu::Gpu;
-use crate::matmul::{Choice, Matmul, Operands, ResultKind, Scales, Shape, WORKSPACE_BYTES};
+use crate::matmul::{Choice, Matmul, Operands, Scales, Shape, WORKSPACE_BYTES};
 use crate::memory::{DeviceBuffer, View};
 use crate::number::Number;
+use crate::random::Random;
 use crate::stream::{Event, Stream};
+
+mod proof;
+
+use proof::Proof;
 
 /// Rows of the probe; further ones repeat them, so that a row is seen in several places of a batch.
 const PROBE_ROWS: usize = 16;
@@ -132,8 +139,14 @@ fn choose(
     let Some(best) = best else {
         return Err(CudaError::NoAlgorithm { rows: most, inputs: shape.inputs, outputs: shape.outputs });
     };
+    let proof = Proof::new(&shape, &probe.columns);
+    probe.prepare(&proof, stream)?;
     for ((rows, trials), taken) in rows.iter().zip(&trials).zip(&best) {
         report(&shape, *rows, trials, *taken);
+        if let Some(trial) = taken {
+            let matmul = Matmul::new(gpu, shape, *rows)?;
+            probe.prove(&proof, (&matmul, &trial.choice), *rows, workspace, stream)?;
+        }
     }
     Ok(best.iter().map(|trial| trial.map(|trial| trial.choice)).collect())
 }
@@ -164,7 +177,10 @@ fn report(shape: &Shape, rows: usize, trials: &[Trial], taken: Option<&Trial>) {
 
 /// Operands whose exact product is zero.
 struct Probe {
+    gpu: Arc<Gpu>,
     shape: Shape,
+    /// The weights of some columns of the result.
+    columns: Vec<(usize, Vec<f32>)>,
     input: DeviceBuffer,
     weight: DeviceBuffer,
     bias: DeviceBuffer,
@@ -178,8 +194,22 @@ impl Probe {
     fn new(gpu: &Arc<Gpu>, stream: &Stream, shape: Shape, rows: usize) -> Result<Probe, CudaError> {
         let new = |bytes| DeviceBuffer::new(gpu, "choosing the algorithms of matrix products", bytes);
         let fp8 = shape.number == Number::E4m3;
+        let Shape { number, inputs, outputs, input_stride, .. } = shape;
+        // Weight k equals weight inputs − 1 − k, and the inputs there are each other's negatives.
+        let mut random = Random(1);
+        let mut weight = vec![0.0; outputs * inputs];
+        for row in weight.chunks_mut(inputs) {
+            for k in 0..inputs.div_ceil(2) {
+                row[k] = random.spread(LARGEST);
+                row[inputs - 1 - k] = row[k];
+            }
+        }
+        let columns = (0..outputs).step_by(outputs.div_ceil(proof::COLUMNS).max(1));
+        let of_column = |column: usize| number.decode(&number.encode(&weight[column * inputs..][..inputs]));
         let probe = Probe {
+            gpu: Arc::clone(gpu),
             shape,
+            columns: columns.map(|column| (column, of_column(column))).collect(),
             input: new(shape.input_bytes(padded(rows)))?,
             weight: new(shape.weight_bytes())?,
             bias: new(shape.bias_bytes())?,
@@ -188,31 +218,33 @@ impl Probe {
             start: Event::timed(gpu)?,
             end: Event::timed(gpu)?,
         };
-        let Shape { number, inputs, input_stride, .. } = shape;
-        // Weight k equals weight inputs − 1 − k, and the inputs there are each other's negatives.
-        let mut random = Random(1);
-        let mut weight = vec![0.0; shape.outputs * inputs];
-        for row in weight.chunks_mut(inputs) {
-            for k in 0..inputs.div_ceil(2) {
-                row[k] = random.next();
-                row[inputs - 1 - k] = row[k];
-            }
-        }
         probe.weight.upload(&number.encode(&weight))?;
-        let mut input = vec![0.0; (PROBE_ROWS - 1) * input_stride + inputs];
+        let mut input = vec![0.0; PROBE_ROWS * input_stride];
         for row in input.chunks_mut(input_stride) {
             for k in 0..inputs / 2 {
-                row[k] = random.next();
+                row[k] = random.spread(LARGEST);
                 row[inputs - 1 - k] = -row[k];
             }
         }
-        let rows_bytes = PROBE_ROWS * input_stride * number.size();
-        probe.input.zero(stream)?;
-        stream.wait()?;
-        probe.input.upload(&number.encode(&input))?;
-        probe.input.repeat(rows_bytes, stream)?;
+        probe.fill(&probe.input, &number.encode(&input), stream)?;
         probe.bias.zero(stream)?;
         Ok(probe)
+    }
+
+    /// Puts as many of [`PROBE_ROWS`] rows into a buffer, over and over, as there is room for.
+    fn fill(&self, buffer: &DeviceBuffer, rows: &[u8], stream: &Stream) -> Result<(), CudaError> {
+        buffer.upload(&rows[..rows.len().min(buffer.bytes())])?;
+        buffer.repeat(rows.len(), stream)
+    }
+
+    fn operands(&self) -> Operands<'_> {
+        Operands {
+            input: self.input.view(),
+            weight: self.weight.view(),
+            bias: self.bias.view(),
+            scales: self.scales.as_ref().map(Scales::of),
+            out: self.out.view(),
+        }
     }
 
     /// Runs a candidate; none if cuBLASLt refuses it after all, or if the place of a row in the batch changes its bits.
@@ -224,14 +256,8 @@ impl Probe {
         workspace: View<'_>,
         stream: &Stream,
     ) -> Result<Option<Trial>, CudaError> {
-        let operands = Operands {
-            input: self.input.view(),
-            weight: self.weight.view(),
-            bias: self.bias.view(),
-            scales: self.scales.as_ref().map(Scales::of),
-            out: self.out.view(),
-        };
-        if matches!(self.shape.result, ResultKind::Add | ResultKind::AddWide) {
+        let operands = self.operands();
+        if self.shape.is_added() {
             self.out.zero(stream)?;
         }
         match matmul.run(&operands, &choice, workspace, stream) {
@@ -278,28 +304,6 @@ fn padded(rows: usize) -> usize {
     rows.next_multiple_of(PROBE_ROWS)
 }
 
-/// xorshift32.
-pub(crate) struct Random(pub(crate) u32);
-
-impl Random {
-    /// Any number but zero, as long as the state is none.
-    pub(crate) fn bits(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 17;
-        self.0 ^= self.0 << 5;
-        self.0
-    }
-
-    /// A value of either sign, of a magnitude that is spread over 14 powers of two, so that hardly any sum of such values'
-    /// products is exact, up to [`LARGEST`].
-    fn next(&mut self) -> f32 {
-        let bits = self.bits();
-        let significand = 1.0 + (bits >> 9) as f32 / (1 << 23) as f32;
-        let sign = if bits & 1 == 0 { 1.0 } else { -1.0 };
-        sign * LARGEST / 2.0 * significand * 0.5_f32.powi((bits >> 1 & 0xff) as i32 % 14)
-    }
-}
-
 /// Scratch memory for the algorithms.
 pub(crate) fn workspace(gpu: &Arc<Gpu>) -> Result<DeviceBuffer, CudaError> {
     DeviceBuffer::new(gpu, "scratch memory of matrix products", WORKSPACE_BYTES)
@@ -309,6 +313,7 @@ pub(crate) fn workspace(gpu: &Arc<Gpu>) -> Result<DeviceBuffer, CudaError> {
 mod tests {
     use super::*;
     use crate::emulator::Emulator;
+    use crate::matmul::ResultKind;
 
     /// The emulator's fastest algorithms for few rows and for many add in different orders.
     #[test]

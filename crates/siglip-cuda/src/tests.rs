@@ -294,6 +294,44 @@ fn machines_that_will_not_do_say_why() {
 }
 
 /// Whatever fails while an engine is built is an error, and everything is given back.
+/// What a kernel or a product computes is looked at before an engine is handed out.
+#[test]
+fn a_card_that_computes_wrongly_is_refused() {
+    let Some(emulator) = Emulator::lock() else { return };
+    let before = emulator.in_use();
+    // fp8 takes the widths of the demo model.
+    let (fixture, demo) = (open("both"), fp8::demo());
+    let (bf16, f32, fp8) = (Precision::Bf16, Precision::F32, Precision::Fp8);
+    for (what, precision, tower, words) in [
+        ("token_embedding", bf16, Tower::Text, "the lookup of tokens in bf16"),
+        ("patches", bf16, Tower::Vision, "cutting images into patches in bf16"),
+        ("layer_norm", bf16, Tower::Text, "layer norm in bf16"),
+        ("layer_norm_wide", bf16, Tower::Vision, "layer norm in bf16"),
+        ("layer_norm_fp8", fp8, Tower::Text, "layer norm in fp8"),
+        ("attention", bf16, Tower::Text, "attention in bf16"),
+        ("attention_rows", f32, Tower::Text, "attention in f32"),
+        ("attention_rows", bf16, Tower::Vision, "attention of one query in bf16"),
+        ("bias", bf16, Tower::Text, "a product of"),
+        ("bias", fp8, Tower::Text, "a product of"),
+        ("gelu", bf16, Tower::Text, "a product of"),
+        ("gelu", fp8, Tower::Text, "a product of"),
+        ("added", Precision::F16, Tower::Text, "a product of"),
+        ("added", f32, Tower::Vision, "a product of"),
+    ] {
+        emulator.compute_wrongly(what);
+        let model = if precision == fp8 { &demo } else { &fixture };
+        let options = Options { max_batch_size: 1, ..options(&emulator, precision) };
+        let error = match tower {
+            Tower::Text => builder::text(model.text.as_ref().unwrap(), &options).map(drop),
+            Tower::Vision => builder::vision(model.vision.as_ref().unwrap(), &options).map(drop),
+        };
+        let error = error.expect_err(what);
+        assert!(matches!(error, CudaError::Wrong { .. }), "{what}: {error}");
+        assert!(error.to_string().contains(&format!("computes {words}")), "{what}: {error}");
+        assert_eq!(emulator.in_use(), before, "{what}");
+    }
+}
+
 #[test]
 fn every_call_may_fail() {
     let Some(emulator) = Emulator::lock() else { return };

@@ -121,7 +121,7 @@ impl Patches<'_> {
     }
 }
 
-#[cfg(test)]
+/// The same on the host, to the bit.
 pub(crate) mod twin {
     use super::PatchShape;
     use crate::number::Number;

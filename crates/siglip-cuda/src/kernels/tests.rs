@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::check::{self, exact, part};
 use crate::emulator::Emulator;
 use crate::kernels::attention::Attention;
 use crate::kernels::attention_rows::AttentionRows;
 use crate::kernels::embedding::{PatchShape, Patches, TokenEmbedding};
 use crate::kernels::layer_norm::{LayerNorm, LayerNormFp8};
 use crate::memory::DeviceBuffer;
+use crate::random::Random;
 
 /// Hidden size, heads and format: odd heads that no vector fits, so400m's that need padding, heads of 22 values (pairs, but
 /// no vectors), and the widest there are.
@@ -174,16 +176,10 @@ fn attention_is_its_twin_and_the_twin_is_attention() {
             });
             for (item, qkv) in qkv.chunks(positions * 3 * hidden).enumerate() {
                 for head in 0..heads {
-                    let [q, k, v] = [0, 1, 2].map(|which| {
-                        let start = which * hidden + head * head_dim;
-                        qkv.chunks(3 * hidden)
-                            .flat_map(|row| row[start..start + head_dim].to_vec())
-                            .collect::<Vec<_>>()
-                    });
-                    let got: Vec<f32> = got[item * positions * hidden..(item + 1) * positions * hidden]
-                        .chunks(hidden)
-                        .flat_map(|row| row[head * head_dim..(head + 1) * head_dim].to_vec())
-                        .collect();
+                    let columns = head * head_dim..(head + 1) * head_dim;
+                    let [q, k, v] = [0, 1, 2].map(|which| part(qkv, 3 * hidden, which * hidden, &columns));
+                    let got =
+                        part(&got[item * positions * hidden..][..positions * hidden], hidden, 0, &columns);
                     let twin = match bench.number() {
                         Number::F32 => q
                             .chunks(head_dim)
@@ -248,33 +244,6 @@ fn one_query_attends_to_all_keys() {
     });
 }
 
-/// The same in f64, as one would write it down.
-mod exact {
-    pub(super) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f64) -> Vec<f64> {
-        let x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
-        let n = x.len() as f64;
-        let mean = x.iter().sum::<f64>() / n;
-        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
-        let scale = 1.0 / (variance + epsilon).sqrt();
-        let rows = x.iter().zip(weight).zip(bias);
-        rows.map(|((x, w), b)| (x - mean) * scale * f64::from(*w) + f64::from(*b)).collect()
-    }
-
-    pub(super) fn attention(q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
-        let dot = |key: &[f32]| q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>();
-        let scores: Vec<f64> = k.chunks(q.len()).map(|key| dot(key) / (q.len() as f64).sqrt()).collect();
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
-        let sum: f64 = weights.iter().sum();
-        let column = |i| {
-            let products =
-                weights.iter().zip(v.chunks(q.len())).map(|(weight, value)| weight * f64::from(value[i]));
-            products.sum::<f64>() / sum
-        };
-        (0..q.len()).map(column).collect()
-    }
-}
-
 /// An emulated card with kernels of one size.
 struct Bench {
     gpu: Arc<Gpu>,
@@ -299,27 +268,28 @@ fn for_sizes(sizes: &[(usize, usize, Number)], test: impl Fn(&Bench)) {
 }
 
 impl Bench {
-    fn number(&self) -> Number {
-        self.kernels.constants.number.beside()
+    fn of_check(&self) -> check::Bench<'_> {
+        check::Bench { gpu: &self.gpu, kernels: &self.kernels, stream: &self.stream }
     }
 
-    /// An input. It may be dropped after the launch: freeing waits for the card.
+    fn number(&self) -> Number {
+        self.of_check().number()
+    }
+
     fn upload(&self, number: Number, values: &[f32]) -> DeviceBuffer {
-        self.upload_bytes(&number.encode(values))
+        self.of_check().upload(number, values).unwrap()
     }
 
     fn upload_bytes(&self, bytes: &[u8]) -> DeviceBuffer {
-        DeviceBuffer::with(&self.gpu, "a test", bytes).unwrap()
+        self.of_check().upload_bytes(bytes).unwrap()
     }
 
     fn output(&self, len: usize, number: Number) -> DeviceBuffer {
-        DeviceBuffer::new(&self.gpu, "a test", len * number.size()).unwrap()
+        self.of_check().output(len, number).unwrap()
     }
 
     fn download(&self, buffer: &DeviceBuffer, number: Number) -> Vec<f32> {
-        let mut bytes = vec![0; buffer.bytes()];
-        buffer.download(0, &mut bytes).unwrap();
-        number.decode(&bytes)
+        self.of_check().download(buffer, number).unwrap()
     }
 
     /// What `launch` writes into a buffer of `len` values.
@@ -329,10 +299,7 @@ impl Bench {
         number: Number,
         launch: impl FnOnce(&Bench, crate::memory::View<'_>) -> Result<(), CudaError>,
     ) -> Vec<f32> {
-        let out = self.output(len, number);
-        launch(self, out.view()).unwrap();
-        self.stream.wait().unwrap();
-        self.download(&out, number)
+        self.of_check().run(len, number, |out| launch(self, out)).unwrap()
     }
 
     /// Within the rounding of the format, beside the size of the values.
@@ -349,14 +316,6 @@ impl Bench {
     }
 }
 
-/// Values from -`most` to `most` that repeat for no one.
 fn values(seed: u32, len: usize, most: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state
-    };
-    (0..len).map(|_| (next() >> 8) as f32 / (1 << 23) as f32 * most - most).collect()
+    Random::seeded(seed).values(len, most)
 }

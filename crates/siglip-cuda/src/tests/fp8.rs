@@ -19,7 +19,7 @@ const TEXTS: [&str; 6] = [
     "stripes",
 ];
 
-fn demo() -> Model {
+pub(super) fn demo() -> Model {
     Model::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../demo/model")).unwrap()
 }
 
