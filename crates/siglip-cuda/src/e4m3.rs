@@ -25,7 +25,6 @@ fn power_of_two(exponent: i32) -> f32 {
 }
 
 /// The value of a byte.
-#[cfg(test)]
 pub(crate) fn decode(byte: u8) -> f32 {
     let (exponent, units) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
     let magnitude = match (exponent, byte & 7) {

@@ -3,6 +3,7 @@
 
 use super::{FP8_SCALE, LARGEST, PROBE_ROWS, Probe};
 use crate::check::{compare, exact};
+use crate::e4m3;
 use crate::error::CudaError;
 use crate::matmul::{Choice, Matmul, ResultKind, Shape};
 use crate::memory::View;
@@ -53,7 +54,8 @@ impl Proof {
             let value = if result == ResultKind::Gelu { exact::gelu(sum) } else { sum };
             // The format has no more, and what is beyond becomes its largest.
             if shape.result_number() == Number::E4m3 {
-                (value * f64::from(FP8_SCALE)).clamp(-448.0, 448.0)
+                let largest = f64::from(e4m3::LARGEST);
+                (value * f64::from(FP8_SCALE)).clamp(-largest, largest)
             } else {
                 value
             }
