@@ -116,7 +116,7 @@ impl Shape {
     /// It, for people.
     pub(crate) fn describe(&self, rows: usize) -> String {
         let Shape { inputs, outputs, .. } = self;
-        format!("a product of {rows} × {inputs} by {inputs} × {outputs} in {}", self.number.name())
+        format!("a product of {rows} × {inputs} by {inputs} × {outputs} in {}", self.number.precision())
     }
 
     fn epilogue(&self) -> u32 {

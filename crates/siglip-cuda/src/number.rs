@@ -68,13 +68,13 @@ impl Number {
         }
     }
 
-    /// Its name, for people.
-    pub(crate) fn name(self) -> &'static str {
+    /// The precision whose largest products have it, which is what people call it.
+    pub(crate) fn precision(self) -> Precision {
         match self {
-            Number::Bf16 => "bf16",
-            Number::F16 => "f16",
-            Number::F32 => "f32",
-            Number::E4m3 => "fp8",
+            Number::Bf16 => Precision::Bf16,
+            Number::F16 => Precision::F16,
+            Number::F32 => Precision::F32,
+            Number::E4m3 => Precision::Fp8,
         }
     }
 

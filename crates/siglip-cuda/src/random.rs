@@ -1,7 +1,7 @@
 //! Numbers that are the same in every run, for what is tried on a card before it is used.
 
 /// xorshift32.
-pub(crate) struct Random(pub(crate) u32);
+pub(crate) struct Random(u32);
 
 impl Random {
     /// For a seed of any value.
@@ -9,7 +9,7 @@ impl Random {
         Random(seed.wrapping_mul(0x9e37_79b9) | 1)
     }
 
-    /// Any number but zero, as long as the state is none.
+    /// Any number but zero, which the state never is.
     pub(crate) fn bits(&mut self) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 17;

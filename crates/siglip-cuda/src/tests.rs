@@ -293,7 +293,6 @@ fn machines_that_will_not_do_say_why() {
     assert!(matches!(text_engine(weights, &int8), Err(CudaError::Precision(Precision::Int8))));
 }
 
-/// Whatever fails while an engine is built is an error, and everything is given back.
 /// What a kernel or a product computes is looked at before an engine is handed out.
 #[test]
 fn a_card_that_computes_wrongly_is_refused() {
@@ -332,6 +331,7 @@ fn a_card_that_computes_wrongly_is_refused() {
     }
 }
 
+/// Whatever fails while an engine is built is an error, and everything is given back.
 #[test]
 fn every_call_may_fail() {
     let Some(emulator) = Emulator::lock() else { return };
