@@ -19,7 +19,8 @@
 //! maximum: it sees all keys.
 
 use crate::buffer::{Buffer, Plain};
-use crate::gemm::{Epilogue, Part, Product, multiply, multiply_steps, prefetch, prefetch_values};
+use crate::epilogue::RawSums;
+use crate::gemm::{Part, Product, multiply, multiply_steps, prefetch, prefetch_values};
 use crate::kernels::{ActivationKernels, Kernels};
 use crate::ops::{Exponentials, exponentials};
 use crate::pack::panel_widths;
@@ -322,12 +323,17 @@ unsafe fn weights<P: Kernels>(
     let columns = Exponentials { scores, keys, scale_log2e, factors: factors.as_mut_ptr() };
     // SAFETY: the scores are there, and there is room for factors of the widest panel.
     unsafe {
-        match vectors {
-            4 => weights_of::<P, 4>(head, &columns),
-            3 => weights_of::<P, 3>(head, &columns),
-            2 => weights_of::<P, 2>(head, &columns),
-            _ => weights_of::<P, 1>(head, &columns),
+        if const { P::MAX_VECTORS >= 4 } {
+            match vectors {
+                4 => return weights_of::<P, 4>(head, &columns),
+                3 => return weights_of::<P, 3>(head, &columns),
+                _ => {}
+            }
         }
+        if const { P::MAX_VECTORS >= 2 } && vectors == 2 {
+            return weights_of::<P, 2>(head, &columns);
+        }
+        weights_of::<P, 1>(head, &columns)
     }
 }
 
@@ -390,7 +396,7 @@ impl<A: Path> Operands<A> {
     /// As for [`multiply`].
     #[inline(always)]
     pub(crate) unsafe fn multiply(&self) {
-        let product = Product::<A> {
+        let product = Product::<A, RawSums> {
             activations: self.left,
             row_stride: self.row_stride,
             rows: self.rows,
@@ -402,7 +408,7 @@ impl<A: Path> Operands<A> {
             column_scales: std::ptr::null(),
             column_sums: std::ptr::null(),
             part: Part::WHOLE,
-            epilogue: Epilogue::Sums { out: self.out, stride: self.vectors * lanes::<A>() },
+            epilogue: RawSums::Store { out: self.out, stride: self.vectors * lanes::<A>() },
             prefetch: std::ptr::null(),
             prefetch_bytes: 0,
         };

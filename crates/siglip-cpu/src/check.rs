@@ -8,7 +8,8 @@
 use std::ops::Range;
 
 use crate::attention::{Attention, Output, Scratch};
-use crate::gemm::{Epilogue, Part, Product};
+use crate::epilogue::Epilogue;
+use crate::gemm::{Part, Product};
 use crate::kernels::Kernels;
 use crate::ops::{LayerNorm, Quantize};
 use crate::path::{BLOCK, CHUNK, Element, Layout, Path, RowScale, inner_layout, lanes, steps};

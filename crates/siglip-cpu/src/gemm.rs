@@ -23,13 +23,13 @@
 //! Every element of the result is one chain of additions over k in ascending order, whatever the block's height or
 //! width, so a row's bits do not depend on which rows stand beside it.
 
-use crate::gelu::gelu;
-use crate::path::{ColumnScales, Path, RowScale, Vector, inner_layout, lanes};
-use crate::simd::Simd;
+use crate::epilogue::{Ending, Epilogue};
+use crate::path::{Path, RowScale, lanes};
 
-/// One panel of weights times some rows.
+/// One panel of weights times some rows, with what becomes of the sums: a layer's [`Epilogue`], or attention's
+/// [`RawSums`](crate::epilogue::RawSums).
 #[derive(Clone, Copy)]
-pub(crate) struct Product<P: Path> {
+pub(crate) struct Product<P: Path, E = Epilogue<P>> {
     /// The first row, `[rows, k]` in the path's layout, rows `row_stride` values long. Values from k up to the next
     /// multiple of `STEP`, or end of a chunk, are read too: they must exist and be finite (their weights are zero).
     pub(crate) activations: *const P::Activation,
@@ -51,7 +51,7 @@ pub(crate) struct Product<P: Path> {
     /// Which part of the inner dimension this is, on paths that carry sums from part to part.
     pub(crate) part: Part,
     /// What is done with the sums, at the end of the last part.
-    pub(crate) epilogue: Epilogue<P>,
+    pub(crate) epilogue: E,
     /// Memory to fetch ahead while computing, its lines spread evenly over the product; null for none.
     pub(crate) prefetch: *const u8,
     pub(crate) prefetch_bytes: usize,
@@ -73,48 +73,6 @@ impl Part {
     pub(crate) const WHOLE: Part = Part { carried: std::ptr::null_mut(), first: true, last: true };
 }
 
-/// What becomes of a product's sums. Pointers are to the panel's first column: `bias` there, `out` in the first row.
-#[derive(Clone, Copy)]
-pub(crate) enum Epilogue<P: Path> {
-    /// `out = sum + bias`, stored for another product.
-    Store { bias: *const f32, out: *mut P::Inner, stride: usize },
-    /// `out = gelu(sum + bias)`, stored for another product in the layout that it reads.
-    Gelu { bias: *const f32, out: *mut P::Inner, stride: usize },
-    /// `out += sum + bias` in f32; without a bias (null) where the inner dimension is split and this is not its
-    /// first part.
-    Accumulate { bias: *const f32, out: *mut f32, stride: usize },
-    /// `out = sum + bias` in f32.
-    StoreF32 { bias: *const f32, out: *mut f32, stride: usize },
-    /// `out = sum` in f32.
-    Sums { out: *mut f32, stride: usize },
-}
-
-impl<P: Path> Epilogue<P> {
-    /// The same on another path that stores results alike.
-    pub(crate) fn on<Q: Path<Inner = P::Inner>>(self) -> Epilogue<Q> {
-        match self {
-            Epilogue::Store { bias, out, stride } => Epilogue::Store { bias, out, stride },
-            Epilogue::Gelu { bias, out, stride } => Epilogue::Gelu { bias, out, stride },
-            Epilogue::Accumulate { bias, out, stride } => Epilogue::Accumulate { bias, out, stride },
-            Epilogue::StoreF32 { bias, out, stride } => Epilogue::StoreF32 { bias, out, stride },
-            Epilogue::Sums { out, stride } => Epilogue::Sums { out, stride },
-        }
-    }
-
-    /// The same from a row on, for results that lie row after row.
-    pub(crate) fn skip_rows(mut self, row: usize) -> Self {
-        match &mut self {
-            Epilogue::Store { out, stride, .. } | Epilogue::Gelu { out, stride, .. } => {
-                *out = out.wrapping_add(row * *stride);
-            }
-            Epilogue::Accumulate { out, stride, .. }
-            | Epilogue::StoreF32 { out, stride, .. }
-            | Epilogue::Sums { out, stride } => *out = out.wrapping_add(row * *stride),
-        }
-        self
-    }
-}
-
 /// Computes one panel's columns for all rows of `product`.
 ///
 /// # Safety
@@ -122,9 +80,9 @@ impl<P: Path> Epilogue<P> {
 /// The pointers and sizes in `product` must describe memory that is valid as its fields say, the output must not be
 /// touched by anybody else meanwhile, and the path's instructions must be enabled in the calling function.
 #[inline(always)]
-pub(crate) unsafe fn multiply<P: Path>(product: &Product<P>) {
+pub(crate) unsafe fn multiply<P: Path, E: Ending<P>>(product: &Product<P, E>) {
     // SAFETY: the caller's.
-    unsafe { multiply_ordered::<P, false>(product) }
+    unsafe { multiply_ordered::<P, E, false>(product) }
 }
 
 /// [`multiply`] for a left operand that lies step by step, `[steps][row_stride][STEP]`, instead of row by row.
@@ -133,34 +91,35 @@ pub(crate) unsafe fn multiply<P: Path>(product: &Product<P>) {
 ///
 /// As for [`multiply`].
 #[inline(always)]
-pub(crate) unsafe fn multiply_steps<P: Path>(product: &Product<P>) {
+pub(crate) unsafe fn multiply_steps<P: Path, E: Ending<P>>(product: &Product<P, E>) {
     // SAFETY: the caller's.
-    unsafe { multiply_ordered::<P, true>(product) }
+    unsafe { multiply_ordered::<P, E, true>(product) }
 }
 
 #[inline(always)]
-unsafe fn multiply_ordered<P: Path, const STEPS: bool>(product: &Product<P>) {
+unsafe fn multiply_ordered<P: Path, E: Ending<P>, const STEPS: bool>(product: &Product<P, E>) {
+    // Conditions are `const` where they can be: what is excluded so is not even translated, and there is a lot of it.
     // SAFETY: the caller's contract is handed on; widths above a path's maximum are never packed.
     unsafe {
-        if P::ROWS == 2 {
+        if const { P::ROWS == 2 } {
             return match product.vectors {
-                4 => all_rows::<P, STEPS, 3, 4>(product),
-                3 => all_rows::<P, STEPS, 4, 3>(product),
-                2 => all_rows::<P, STEPS, 3, 2>(product),
-                _ => all_rows::<P, STEPS, 3, 1>(product),
+                4 => all_rows::<P, E, STEPS, 3, 4>(product),
+                3 => all_rows::<P, E, STEPS, 4, 3>(product),
+                2 => all_rows::<P, E, STEPS, 3, 2>(product),
+                _ => all_rows::<P, E, STEPS, 3, 1>(product),
             };
         }
-        if P::MAX_VECTORS >= 4 {
+        if const { P::MAX_VECTORS >= 4 } {
             match product.vectors {
-                4 => return all_rows::<P, STEPS, 6, 4>(product),
-                3 => return all_rows::<P, STEPS, 8, 3>(product),
+                4 => return all_rows::<P, E, STEPS, 6, 4>(product),
+                3 => return all_rows::<P, E, STEPS, 8, 3>(product),
                 _ => {}
             }
         }
-        if P::MAX_VECTORS >= 2 && product.vectors == 2 {
-            return all_rows::<P, STEPS, 6, 2>(product);
+        if const { P::MAX_VECTORS >= 2 } && product.vectors == 2 {
+            return all_rows::<P, E, STEPS, 6, 2>(product);
         }
-        all_rows::<P, STEPS, 6, 1>(product)
+        all_rows::<P, E, STEPS, 6, 1>(product)
     }
 }
 
@@ -174,14 +133,14 @@ unsafe fn multiply_ordered<P: Path, const STEPS: bool>(product: &Product<P>) {
 pub(crate) unsafe fn multiply_and_keep<P: Path>(product: &Product<P>) -> usize {
     // SAFETY: the caller's contract is handed on.
     unsafe {
-        if P::MAX_VECTORS >= 4 {
+        if const { P::MAX_VECTORS >= 4 } {
             match product.vectors {
                 4 => return first_block::<P, 6, 4>(product),
                 3 => return first_block::<P, 8, 3>(product),
                 _ => {}
             }
         }
-        if P::MAX_VECTORS >= 2 && product.vectors == 2 {
+        if const { P::MAX_VECTORS >= 2 } && product.vectors == 2 {
             return first_block::<P, 6, 2>(product);
         }
         first_block::<P, 6, 1>(product)
@@ -195,14 +154,26 @@ pub(crate) const BLOCK_AND_KEEP: usize = 8;
 unsafe fn first_block<P: Path, const MG: usize, const NV: usize>(product: &Product<P>) -> usize {
     const { assert!(MG <= BLOCK_AND_KEEP) };
     // SAFETY: the caller's contract.
-    unsafe { block::<P, false, true, MG, NV>(product, 0, 1, &mut Prefetch::new(std::ptr::null(), 0, 1)) };
+    unsafe {
+        block::<P, Epilogue<P>, false, true, MG, NV>(
+            product,
+            0,
+            1,
+            &mut Prefetch::new(std::ptr::null(), 0, 1),
+        )
+    };
     MG
 }
 
 /// Blocks of `MG` groups of [`Path::ROWS`] rows, then what is left in blocks of 4, 2 and 1, and last a row without its
 /// group.
+///
+/// Half as wide as a panel may be, or less, is only what is left of few columns: there, what is left of the rows goes one by
+/// one, and not as much has to be compiled.
 #[inline(always)]
-unsafe fn all_rows<P: Path, const STEPS: bool, const MG: usize, const NV: usize>(product: &Product<P>) {
+unsafe fn all_rows<P: Path, E: Ending<P>, const STEPS: bool, const MG: usize, const NV: usize>(
+    product: &Product<P, E>,
+) {
     let groups = product.rows / P::ROWS;
     let turns = groups.div_ceil(MG) * (product.steps / 2);
     let mut prefetch = Prefetch::new(product.prefetch, product.prefetch_bytes, turns);
@@ -210,22 +181,23 @@ unsafe fn all_rows<P: Path, const STEPS: bool, const MG: usize, const NV: usize>
     // SAFETY: `group + height <= groups` at every call, or there is one more row; the rest is the caller's contract.
     unsafe {
         while group + MG <= groups {
-            block::<P, STEPS, false, MG, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            block::<P, E, STEPS, false, MG, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
             group += MG;
         }
-        if MG > 4 && group + 4 <= groups {
-            block::<P, STEPS, false, 4, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+        if const { 2 * NV > P::MAX_VECTORS && MG > 4 } && group + 4 <= groups {
+            block::<P, E, STEPS, false, 4, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
             group += 4;
         }
-        if group + 2 <= groups {
-            block::<P, STEPS, false, 2, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+        if const { 2 * NV > P::MAX_VECTORS } && group + 2 <= groups {
+            block::<P, E, STEPS, false, 2, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
             group += 2;
         }
-        if group < groups {
-            block::<P, STEPS, false, 1, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+        while group < groups {
+            block::<P, E, STEPS, false, 1, NV>(product, group * P::ROWS, P::ROWS, &mut prefetch);
+            group += 1;
         }
-        if P::ROWS > 1 && groups * P::ROWS < product.rows {
-            block::<P, STEPS, false, 1, NV>(product, groups * P::ROWS, 1, &mut prefetch);
+        if const { P::ROWS > 1 } && groups * P::ROWS < product.rows {
+            block::<P, E, STEPS, false, 1, NV>(product, groups * P::ROWS, 1, &mut prefetch);
         }
     }
 }
@@ -233,8 +205,15 @@ unsafe fn all_rows<P: Path, const STEPS: bool, const MG: usize, const NV: usize>
 /// `MG` groups of rows by `NV` vectors of columns: the sums in registers, then the epilogue. Of each group there are
 /// `filled` rows: all, or one.
 #[inline(always)]
-unsafe fn block<P: Path, const STEPS: bool, const KEEP: bool, const MG: usize, const NV: usize>(
-    product: &Product<P>,
+unsafe fn block<
+    P: Path,
+    E: Ending<P>,
+    const STEPS: bool,
+    const KEEP: bool,
+    const MG: usize,
+    const NV: usize,
+>(
+    product: &Product<P, E>,
     row: usize,
     filled: usize,
     ahead: &mut Prefetch,
@@ -250,8 +229,8 @@ unsafe fn block<P: Path, const STEPS: bool, const KEEP: bool, const MG: usize, c
             row_stride: if filled == P::ROWS { row_stride } else { 0 },
             step_stride,
         };
-        let mut output = OutputRows::new(product, row);
-        let (fetches, rows) = fetches(product, MG * P::ROWS);
+        let mut output = product.epilogue.rows(row, product.vectors * lanes::<P>());
+        let (fetches, rows) = product.epilogue.fetches(MG * P::ROWS);
         // What is due is looked up between loops and not in one: a loop over steps has no register to spare.
         let last = product.steps.saturating_sub(STEPS_AHEAD) / 2;
         let mut sums = [[P::zero_sum(); NV]; MG];
@@ -263,8 +242,8 @@ unsafe fn block<P: Path, const STEPS: bool, const KEEP: bool, const MG: usize, c
             let end = 2 * (last * (fetch + 1) / (fetches + 1));
             while k < end {
                 ahead.turn();
-                step::<P, KEEP, MG, NV>(&mut sums, a, product, k, STEPS_AHEAD as isize);
-                step::<P, KEEP, MG, NV>(&mut sums, a, product, k + 1, STEPS_AHEAD as isize);
+                step::<P, E, KEEP, MG, NV>(&mut sums, a, product, k, STEPS_AHEAD as isize);
+                step::<P, E, KEEP, MG, NV>(&mut sums, a, product, k + 1, STEPS_AHEAD as isize);
                 k += 2;
             }
         }
@@ -275,72 +254,16 @@ unsafe fn block<P: Path, const STEPS: bool, const KEEP: bool, const MG: usize, c
         }
         while k + 1 < product.steps {
             ahead.turn();
-            step::<P, KEEP, MG, NV>(&mut sums, a, product, k, back);
-            step::<P, KEEP, MG, NV>(&mut sums, a, product, k + 1, back);
+            step::<P, E, KEEP, MG, NV>(&mut sums, a, product, k, back);
+            step::<P, E, KEEP, MG, NV>(&mut sums, a, product, k + 1, back);
             k += 2;
         }
         if k < product.steps {
-            step::<P, KEEP, MG, NV>(&mut sums, a, product, k, back);
+            step::<P, E, KEEP, MG, NV>(&mut sums, a, product, k, back);
         }
-        finish::<P, MG, NV>(product, row, 0, sums);
-        if P::ROWS == 2 && filled == 2 {
-            finish::<P, MG, NV>(product, row + 1, 1, sums);
-        }
-    }
-}
-
-/// How often the memory that a block's epilogue writes is asked for, and for how many of its `rows` each time.
-///
-/// What the epilogue adds to is asked for at once: nothing before the block's end reads it. Where many values are only stored,
-/// the stores would take all fill buffers at once and leave none for the next block's operands, so they are asked for evenly
-/// over the block; in the short blocks of 8 bits not row by row, since the end of each stretch is a branch that is not foreseen.
-/// GELU keeps stores apart, so only these blocks gain from asking for its rows.
-#[inline(always)]
-fn fetches<P: Path>(product: &Product<P>, rows: usize) -> (usize, usize) {
-    match product.epilogue {
-        Epilogue::Accumulate { .. } => (1, rows),
-        Epilogue::Store { .. } | Epilogue::Gelu { .. } if P::QUANTIZED => (3, rows.div_ceil(3)),
-        Epilogue::Store { .. } => (rows, 1),
-        Epilogue::Gelu { .. } | Epilogue::StoreF32 { .. } | Epilogue::Sums { .. } => (0, 0),
-    }
-}
-
-/// The memory that the epilogue of a block writes, whose rows are asked for one after the other.
-#[derive(Clone, Copy)]
-pub(crate) struct OutputRows {
-    next: *const u8,
-    /// Bytes from row to row, and of each row.
-    stride: usize,
-    width: usize,
-}
-
-impl OutputRows {
-    #[inline(always)]
-    pub(crate) fn new<P: Path>(product: &Product<P>, row: usize) -> Self {
-        #[inline(always)]
-        fn rows<T>(first: *const T, stride: usize, width: usize) -> OutputRows {
-            OutputRows { next: first.cast(), stride: stride * size_of::<T>(), width: width * size_of::<T>() }
-        }
-        let width = product.vectors * lanes::<P>();
-        match product.epilogue {
-            Epilogue::Store { out, stride, .. } => rows(out.wrapping_add(row * stride), stride, width),
-            Epilogue::Gelu { out, stride, .. } => {
-                let layout = inner_layout::<P>();
-                let stride_in_block = layout.row::<P::Inner>(1, stride);
-                rows(out.wrapping_add(layout.row::<P::Inner>(row, stride)), stride_in_block, width)
-            }
-            Epilogue::Accumulate { out, stride, .. }
-            | Epilogue::StoreF32 { out, stride, .. }
-            | Epilogue::Sums { out, stride } => rows(out.wrapping_add(row * stride), stride, width),
-        }
-    }
-
-    /// Asks for `rows` more rows.
-    #[inline(always)]
-    pub(crate) fn fetch(&mut self, rows: usize) {
-        for _ in 0..rows {
-            prefetch_values(self.next, self.width);
-            self.next = self.next.wrapping_add(self.stride);
+        E::finish::<MG, NV>(product, row, 0, sums);
+        if const { P::ROWS == 2 } && filled == 2 {
+            E::finish::<MG, NV>(product, row + 1, 1, sums);
         }
     }
 }
@@ -359,10 +282,10 @@ struct Groups<T> {
 
 /// Step `k` of a block; asks for the panel's lines `near` steps away.
 #[inline(always)]
-unsafe fn step<P: Path, const KEEP: bool, const MG: usize, const NV: usize>(
+unsafe fn step<P: Path, E, const KEEP: bool, const MG: usize, const NV: usize>(
     sums: &mut [[P::Sum; NV]; MG],
     a: Groups<P::Activation>,
-    product: &Product<P>,
+    product: &Product<P, E>,
     k: usize,
     near: isize,
 ) {
@@ -371,7 +294,7 @@ unsafe fn step<P: Path, const KEEP: bool, const MG: usize, const NV: usize>(
         let b = product.panel.add(k * NV * lanes::<P>() * P::STEP);
         // Loops and not `array::from_fn`: a closure is a function of its own, which has none of the features that
         // this one is compiled with, and where it is not inlined every vector goes through memory.
-        if P::ROWS > 1 {
+        if const { P::ROWS > 1 } {
             // A vector of weights is two registers here and a group of activations one, so these are held.
             let mut groups = [P::broadcast(a.first.add(k * a.step_stride), a.row_stride); MG];
             for (g, group) in groups.iter_mut().enumerate().skip(1) {
@@ -403,119 +326,6 @@ unsafe fn step<P: Path, const KEEP: bool, const MG: usize, const NV: usize>(
             }
         }
     }
-}
-
-/// The epilogue of the row `part` of each of `MG` groups, `row` being the first of them.
-///
-/// The sums come as a copy: were the array itself read in a loop, it would be kept in memory at every step.
-#[inline(always)]
-pub(crate) unsafe fn finish<P: Path, const MG: usize, const NV: usize>(
-    product: &Product<P>,
-    row: usize,
-    part: usize,
-    sums: [[P::Sum; NV]; MG],
-) {
-    let lanes = lanes::<P>();
-    // SAFETY: the rows and NV vectors of columns of the output exist: the caller's contract.
-    unsafe {
-        match product.epilogue {
-            Epilogue::Store { bias, out, stride } => {
-                for v in 0..NV {
-                    let columns = Columns::new(product, v);
-                    let bias = P::Simd::load(bias.add(v * lanes));
-                    for (g, sums) in sums.iter().enumerate() {
-                        let row = row + g * P::ROWS;
-                        let x = P::Simd::add(columns.value(sums[v], row, part), bias);
-                        P::store(out.add(row * stride + v * lanes), x);
-                    }
-                }
-            }
-            Epilogue::Gelu { bias, out, stride } => {
-                for v in 0..NV {
-                    let columns = Columns::new(product, v);
-                    let bias = P::Simd::load(bias.add(v * lanes));
-                    for (g, sums) in sums.iter().enumerate() {
-                        let row = row + g * P::ROWS;
-                        let x = P::Simd::add(columns.value(sums[v], row, part), bias);
-                        let out = out.add(inner_layout::<P>().row::<P::Inner>(row, stride) + v * lanes);
-                        P::store(out, gelu::<P>(x));
-                    }
-                }
-            }
-            Epilogue::Accumulate { bias, out, stride } => {
-                for v in 0..NV {
-                    let columns = Columns::new(product, v);
-                    let bias = optional::<P::Simd>(bias, v * lanes);
-                    for (g, sums) in sums.iter().enumerate() {
-                        let row = row + g * P::ROWS;
-                        let x = P::Simd::add(columns.value(sums[v], row, part), bias);
-                        let out = out.add(row * stride + v * lanes);
-                        P::Simd::store(out, P::Simd::add(P::Simd::load(out), x));
-                    }
-                }
-            }
-            Epilogue::StoreF32 { bias, out, stride } => {
-                for v in 0..NV {
-                    let columns = Columns::new(product, v);
-                    let bias = P::Simd::load(bias.add(v * lanes));
-                    for (g, sums) in sums.iter().enumerate() {
-                        let row = row + g * P::ROWS;
-                        let x = P::Simd::add(columns.value(sums[v], row, part), bias);
-                        P::Simd::store(out.add(row * stride + v * lanes), x);
-                    }
-                }
-            }
-            Epilogue::Sums { out, stride } => {
-                for v in 0..NV {
-                    let columns = Columns::new(product, v);
-                    for (g, sums) in sums.iter().enumerate() {
-                        let row = row + g * P::ROWS;
-                        P::Simd::store(out.add(row * stride + v * lanes), columns.value(sums[v], row, part));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// One vector of a panel's columns, and how its sums read.
-struct Columns<P: Path> {
-    scales: ColumnScales<P>,
-    row_scales: *const RowScale,
-}
-
-impl<P: Path> Columns<P> {
-    #[inline(always)]
-    unsafe fn new(product: &Product<P>, vector: usize) -> Self {
-        // SAFETY: quantised paths come with scales for every column of the product: the caller's contract.
-        unsafe {
-            let mut scales = ColumnScales { scale: P::Simd::zero(), sum: P::Simd::zero() };
-            if P::QUANTIZED {
-                scales.scale = P::Simd::load(product.column_scales.add(vector * lanes::<P>()));
-                scales.sum = P::Simd::load(product.column_sums.add(vector * lanes::<P>()));
-            }
-            Columns { scales, row_scales: product.row_scales }
-        }
-    }
-
-    /// The sums as numbers: those of the row `part` of a group.
-    #[inline(always)]
-    unsafe fn value(&self, sums: P::Sum, row: usize, part: usize) -> Vector<P> {
-        // SAFETY: quantised paths come with scales for every row of the product: the caller's contract.
-        unsafe {
-            let mut scale = RowScale::default();
-            if P::QUANTIZED {
-                scale = *self.row_scales.add(row);
-            }
-            P::value(sums, part, scale, &self.scales)
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn optional<S: Simd>(p: *const f32, offset: usize) -> S::V {
-    // SAFETY: the caller vouches for the vector at `p + offset` unless p is null.
-    if p.is_null() { unsafe { S::zero() } } else { unsafe { S::load(p.add(offset)) } }
 }
 
 /// Walks over memory that will be needed soon, a cache line at a time and evenly over the product: lines on their way take up

@@ -6,6 +6,7 @@
 
 use crate::attention::{self, Attention, Operands};
 use crate::dot::Loops;
+use crate::epilogue::RawSums;
 use crate::gemm::{self, Product};
 use crate::ops::{self, LayerNorm, Quantize};
 use crate::path::{F32, Int8, Path, Widened};
@@ -24,10 +25,10 @@ pub(crate) trait Kernels: Path<Attention: ActivationKernels> {
     unsafe fn enter();
     /// To be called on a thread after them, however many calls there were.
     unsafe fn leave();
-    /// [`gemm::multiply`].
+    /// [`gemm::multiply`], of a layer.
     unsafe fn multiply(product: &Product<Self>);
     /// [`gemm::multiply_steps`]. Only for paths with [scores](Path::SCORES) in 8 bits.
-    unsafe fn multiply_steps(product: &Product<Self>);
+    unsafe fn multiply_steps(product: &Product<Self, RawSums>);
     /// [`ops::layer_norm`].
     unsafe fn layer_norm(norm: &LayerNorm<Self>);
     /// [`ops::quantize`].
@@ -46,8 +47,10 @@ pub(crate) trait Kernels: Path<Attention: ActivationKernels> {
 ///
 /// As for [`Kernels`].
 pub(crate) trait ActivationKernels: Path {
-    /// [`Operands::multiply`].
-    unsafe fn multiply(operands: &Operands<Self>);
+    /// [`Operands::multiply`]. Not for paths with a tile unit, whose attention has kernels of its own.
+    unsafe fn multiply(_: &Operands<Self>) {
+        unreachable!("attention with tiles does not multiply with vectors")
+    }
 }
 
 macro_rules! kernels {
@@ -109,9 +112,9 @@ macro_rules! kernels {
                 // SAFETY: the caller's contract.
                 unsafe { enabled(product) }
             }
-            unsafe fn multiply_steps(product: &Product<Self>) {
+            unsafe fn multiply_steps(product: &Product<Self, RawSums>) {
                 $(#[target_feature(enable = $features)])?
-                unsafe fn enabled(product: &Product<$path>) {
+                unsafe fn enabled(product: &Product<$path, RawSums>) {
                     if !<$path as Path>::SCORES {
                         unreachable!("attention's products are on another path");
                     }
@@ -159,6 +162,11 @@ macro_rules! kernels {
             }
             const PEAK_FLOP: usize = $peak_flop;
         }
+    };
+}
+
+macro_rules! activation_kernels {
+    ($path:ty $(, $features:literal)?) => {
         impl ActivationKernels for $path {
             unsafe fn multiply(operands: &Operands<Self>) {
                 $(#[target_feature(enable = $features)])?
@@ -176,6 +184,7 @@ macro_rules! kernels {
 pub(crate) use kernels;
 
 kernels!(F32<Portable>);
+activation_kernels!(F32<Portable>);
 kernels!(widened Portable);
 kernels!(Int8<Loops, F32<Portable>>);
 
@@ -188,18 +197,22 @@ mod x86_64 {
     use crate::tiles::{self, Amx, Tiled, Tiles};
 
     kernels!(F32<Avx2>, "avx2,fma");
+    activation_kernels!(F32<Avx2>, "avx2,fma");
     kernels!(widened Avx2, "avx2,fma");
     kernels!(Int8<Vpmaddwd, F32<Avx2>>, "avx2,fma");
     kernels!(Int8<Vpdpbusd256, F32<Avx2>>, "avx2,fma,avxvnni");
     kernels!(F32<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl");
+    activation_kernels!(F32<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl");
     kernels!(widened Avx512, "avx512f,avx512bw,avx512dq,avx512vl");
     kernels!(Bf16<Vdpbf16ps>, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
+    activation_kernels!(Bf16<Vdpbf16ps>, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
     kernels!(Int8<Vpdpbusd, F32<Avx512>>, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
     kernels!(
         Int8<Vpdpbusd, Bf16<Vdpbf16ps>>,
         "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni"
     );
     kernels!(Bf16<Tiled<Amx<false>, Vdpbf16ps>>, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Amx<false>);
+    impl ActivationKernels for Bf16<Tiled<Amx<false>, Vdpbf16ps>> {}
     kernels!(
         Int8<Tiled<Amx<true>, Vpdpbusd>, Bf16<Tiled<Amx<false>, Vdpbf16ps>>>,
         "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni",
@@ -212,6 +225,7 @@ mod x86_64 {
         use crate::tiles::Emulated;
 
         kernels!(Bf16<EmulatedVdpbf16ps>, "avx512f,avx512bw,avx512dq,avx512vl");
+        activation_kernels!(Bf16<EmulatedVdpbf16ps>, "avx512f,avx512bw,avx512dq,avx512vl");
         kernels!(
             Int8<Vpdpbusd, Bf16<EmulatedVdpbf16ps>>,
             "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
@@ -221,6 +235,7 @@ mod x86_64 {
             "avx512f,avx512bw,avx512dq,avx512vl",
             Emulated<false>
         );
+        impl ActivationKernels for Bf16<Tiled<Emulated<false>, EmulatedVdpbf16ps>> {}
         kernels!(
             Int8<Tiled<Emulated<true>, Vpdpbusd>, Bf16<Tiled<Emulated<false>, EmulatedVdpbf16ps>>>,
             "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
@@ -237,8 +252,10 @@ mod aarch64 {
     use crate::simd::Neon;
 
     kernels!(F32<Neon>, "neon");
+    activation_kernels!(F32<Neon>, "neon");
     kernels!(widened Neon, "neon");
     kernels!(Int8<Sdot, F32<Neon>>, "neon,dotprod");
     kernels!(Bf16<Bfmmla>, "neon,bf16");
+    activation_kernels!(Bf16<Bfmmla>, "neon,bf16");
     kernels!(Int8<Usmmla, Bf16<Bfmmla>>, "neon,bf16,i8mm");
 }

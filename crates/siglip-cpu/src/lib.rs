@@ -6,7 +6,7 @@
 //! - `text`, `vision`: the two towers, each one closure that runs on all threads; `encoder`: the blocks they share.
 //! - `scratch`: the memory that passes work in.
 //! - `linear`, `attention` (with `scores` and `values` in 8 bits): one phase of a block each; [`threads`]: who runs them.
-//! - `gemm`, `gelu`, `ops`: the kernels, written once over `path` (what is multiplied with what), `simd` (with which vectors)
+//! - `gemm`, `epilogue`, `gelu`, `ops`: the kernels, written once over `path` (what is multiplied with what), `simd` (with which vectors)
 //!   and `dot` (with which products of narrow values); `kernels`: where they are compiled for each instruction set;
 //!   [`isa`]: which sets there are.
 //! - `widened`: products with weights of half the bits; `tiles`: products and attention on AMX.
@@ -22,6 +22,7 @@ pub mod build;
 mod check;
 mod dot;
 mod encoder;
+mod epilogue;
 mod gelu;
 mod gemm;
 pub mod isa;

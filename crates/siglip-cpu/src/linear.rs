@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::gemm::{Epilogue, Part, Product};
+use crate::epilogue::Epilogue;
+use crate::gemm::{Part, Product};
 use crate::kernels::Kernels;
 use crate::pack::{Packed, Panel};
 use crate::path::{BLOCK, Layout, Path, RowScale, inner_layout, lanes};

@@ -11,7 +11,8 @@
 
 use crate::attention::{Attention, Panel};
 use crate::buffer::Buffer;
-use crate::gemm::{Epilogue, Part, Product};
+use crate::epilogue::RawSums;
+use crate::gemm::{Part, Product};
 use crate::kernels::Kernels;
 use crate::ops::Extremes;
 use crate::path::{Element, MAX_BYTES, Path, RowScale, Vector, lanes};
@@ -260,7 +261,7 @@ pub(crate) unsafe fn scores<P: Kernels>(head: &Attention<P>, vectors: usize) {
             column_scales: memory.query_scales,
             column_sums: memory.query_sums,
             part: Part::WHOLE,
-            epilogue: Epilogue::Sums { out: head.scratch.scores, stride: vectors * lanes::<P>() },
+            epilogue: RawSums::Store { out: head.scratch.scores, stride: vectors * lanes::<P>() },
             prefetch: std::ptr::null(),
             prefetch_bytes: 0,
         });

@@ -8,7 +8,8 @@ use attention::{
 };
 
 use crate::dot::Loops;
-use crate::gemm::{Epilogue, Part, Product};
+use crate::epilogue::Epilogue;
+use crate::gemm::{Part, Product};
 use crate::isa::Isa;
 use crate::kernels::Kernels;
 use crate::ops::LayerNorm;
@@ -214,7 +215,8 @@ fn check_products<P: Kernels<Activation: Element, Weight: Element>>() {
                 let columns = vectors * lanes::<P>();
                 let stride = columns + 5;
                 let mut out = vec![f32::NAN; rows * stride];
-                multiply(&case, Epilogue::Sums { out: out.as_mut_ptr(), stride });
+                let bias = vec![0.0; columns];
+                multiply(&case, Epilogue::StoreF32 { bias: bias.as_ptr(), out: out.as_mut_ptr(), stride });
                 for (row, out) in out.chunks(stride).enumerate() {
                     let expected: Vec<f32> = case.sums[row].iter().map(|&x| x as f32).collect();
                     assert_eq!(&out[..columns], expected, "{rows} rows, k {k}, {vectors} vectors, row {row}");
@@ -233,8 +235,14 @@ fn check_parts<P: Kernels<Activation: Element, Weight: Element>>() {
     for (rows, vectors) in [(1, 1), (17, 2), (33, 1), (50, 2), (96, 2)] {
         let case = case::<P>(rows, 5 * 32, vectors);
         let columns = vectors * lanes::<P>();
+        let bias = vec![0.0; columns];
+        let store = |out: &mut [f32]| Epilogue::StoreF32 {
+            bias: bias.as_ptr(),
+            out: out.as_mut_ptr(),
+            stride: columns,
+        };
         let mut whole = vec![0.0_f32; rows * columns];
-        multiply(&case, Epilogue::Sums { out: whole.as_mut_ptr(), stride: columns });
+        multiply(&case, store(&mut whole));
         let mut carried = vec![0_u32; rows.next_multiple_of(32) * columns];
         let mut out = vec![0.0_f32; rows * columns];
         let tile = case.steps / 5;
@@ -258,7 +266,7 @@ fn check_parts<P: Kernels<Activation: Element, Weight: Element>>() {
                     column_scales: std::ptr::null(),
                     column_sums: std::ptr::null(),
                     part: Part { carried, first: start == 0, last: end == case.steps },
-                    epilogue: Epilogue::Sums { out: out.as_mut_ptr(), stride: columns },
+                    epilogue: store(&mut out),
                     prefetch: std::ptr::null(),
                     prefetch_bytes: 0,
                 });
@@ -387,6 +395,7 @@ fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
         let scales: Vec<f32> = (0..columns).map(|i| exact(i + 1) + 3.0).collect();
         let sums: Vec<f32> = (0..columns).map(|c| (0..k).map(|i| f32::from(weight(c, i))).sum()).collect();
         let mut out = vec![f32::NAN; rows * columns];
+        let bias = vec![0.0; columns];
         // SAFETY: the buffers are as the product says, and the path runs here.
         unsafe {
             P::enter();
@@ -402,7 +411,7 @@ fn check_integer_products<P: Kernels<Activation = u8, Weight = i8>>() {
                 column_scales: scales.as_ptr(),
                 column_sums: sums.as_ptr(),
                 part: Part::WHOLE,
-                epilogue: Epilogue::Sums { out: out.as_mut_ptr(), stride: columns },
+                epilogue: Epilogue::StoreF32 { bias: bias.as_ptr(), out: out.as_mut_ptr(), stride: columns },
                 prefetch: std::ptr::null(),
                 prefetch_bytes: 0,
             });

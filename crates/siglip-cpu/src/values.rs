@@ -9,7 +9,8 @@
 
 use crate::attention::{Attention, MAX_VECTORS};
 use crate::buffer::Buffer;
-use crate::gemm::{Epilogue, Part, Product};
+use crate::epilogue::RawSums;
+use crate::gemm::{Part, Product};
 use crate::kernels::Kernels;
 use crate::ops::{Exponentials, Extremes, largest_scores, weight_of_score};
 use crate::path::{Element, MAX_BYTES, Path, RowScale, Vector, lanes};
@@ -177,9 +178,8 @@ pub(crate) unsafe fn mix<P: Kernels>(head: &Attention<P>, vectors: usize) {
     let (out, stride) = (head.scratch.mixed, vectors * lanes::<P>());
     // Offsets count once: with the high bytes.
     let high =
-        (head.scratch.scores.cast(), EACH_HIGH, memory.sums.cast_const(), Epilogue::Sums { out, stride });
-    let bias = std::ptr::null();
-    let low = (memory.low, EACH_LOW, NO_SUMS.as_ptr(), Epilogue::Accumulate { bias, out, stride });
+        (head.scratch.scores.cast(), EACH_HIGH, memory.sums.cast_const(), RawSums::Store { out, stride });
+    let low = (memory.low, EACH_LOW, NO_SUMS.as_ptr(), RawSums::Add { out, stride });
     for (bytes, scales, sums, epilogue) in [high, low] {
         // SAFETY: values and weights were quantised, with scales for each, and there is room for the sums.
         unsafe {

@@ -6,6 +6,7 @@
 //! multiplied by that. Widening is exact: it does not matter to the result where it is done.
 
 use crate::gemm::{self, BLOCK_AND_KEEP, Product};
+use crate::kernels::Kernels;
 use crate::path::{F32, Widened};
 use crate::simd::Simd;
 
@@ -15,14 +16,18 @@ use crate::simd::Simd;
 ///
 /// As for [`gemm::multiply`].
 #[inline(always)]
-pub(crate) unsafe fn multiply<S: Simd>(product: &Product<Widened<S>>) {
+pub(crate) unsafe fn multiply<S: Simd>(product: &Product<Widened<S>>)
+where
+    F32<S>: Kernels<Activation = f32, Weight = f32, Inner = f32>,
+{
     // SAFETY: the caller's contract, for the first rows and for those behind them.
     unsafe {
         if product.widened.is_null() || product.rows <= BLOCK_AND_KEEP {
             return gemm::multiply(product);
         }
         let done = gemm::multiply_and_keep(product);
-        gemm::multiply(&Product::<F32<S>> {
+        // A call, not that kernel's code once more.
+        <F32<S>>::multiply(&Product {
             activations: product.activations.add(done * product.row_stride),
             row_stride: product.row_stride,
             rows: product.rows - done,

@@ -31,88 +31,109 @@ struct Index {
 };
 static Index thread_index, block_index;
 
-// A context begins a thread; from then on it is left and entered by jumps, which cost no system call.
-struct Fiber {
-    ucontext_t context;
-    jmp_buf place;
-    bool begun;
-    std::unique_ptr<char[]> stack{new char[STACK]};
-    bool done;
-};
-static Fiber fibers[MOST_THREADS];
-static ucontext_t scheduler_context;
-static jmp_buf scheduler;
-static int current;
-static const std::function<void()>* body;
-static long progress;
-
-static void yield() {
-    if (_setjmp(fibers[current].place) == 0) _longjmp(scheduler, 1);
-}
+// To leave a thread and enter it again, millions of times a pass. GCC's own jumps save no more than they must.
+#if defined(__GNUC__) && !defined(__clang__)
+typedef void* Place[5];
+#define LEAVE_AT(place) __builtin_setjmp(place)
+#define ENTER_AT(place) __builtin_longjmp(place, 1)
+#else
+typedef jmp_buf Place;
+#define LEAVE_AT(place) _setjmp(place)
+#define ENTER_AT(place) _longjmp(place, 1)
+#endif
 
 // Where threads meet: all of a block, or the 32 of a warp.
 struct Barrier {
     int arrived = 0;
     unsigned generation = 0;
-    void meet(int threads) {
-        progress++;
-        const unsigned before = generation;
-        if (++arrived == threads) {
-            arrived = 0;
-            generation++;
-        } else {
-            while (generation == before) yield();
-        }
-    }
+    void meet(int threads);
 };
 static Barrier block_barrier, warp_barriers[MOST_THREADS / 32];
-static int block_threads;
 
-static void enter() {
-    (*body)();
-    fibers[current].done = true;
-    progress++;
-    _longjmp(scheduler, 1);
-}
+// A context begins a thread, which then serves one block after the other.
+struct Fiber {
+    ucontext_t context;
+    Place place;
+    std::unique_ptr<char[]> stack{new char[STACK]};
+    bool begun = false;
+    bool done;
+    // What it waits for, in the generation that was.
+    const Barrier* barrier;
+    unsigned generation;
+};
+static Fiber fibers[MOST_THREADS];
+static ucontext_t scheduler;
+static Place block_end;
+static int current, block_threads;
+static const std::function<void()>* body;
 
-static void run_block(int threads) {
-    block_threads = threads;
-    for (int i = 0; i < threads; i++) {
-        Fiber& fiber = fibers[i];
-        fiber.done = fiber.begun = false;
+static void enter();
+
+// Goes on with the next thread that does not wait, or where the block began if there is none.
+[[noreturn]] [[gnu::noinline]] static void go_on() {
+    for (int step = 1; step <= block_threads; step++) {
+        const int next = current + step < block_threads ? current + step : current + step - block_threads;
+        Fiber& fiber = fibers[next];
+        if (fiber.done || (fiber.barrier && fiber.barrier->generation == fiber.generation)) continue;
+        current = next;
+        thread_index = {(unsigned)next, 0, 0};
+        if (fiber.begun) ENTER_AT(fiber.place);
+        fiber.begun = true;
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.get();
         fiber.context.uc_stack.ss_size = STACK;
-        fiber.context.uc_link = &scheduler_context;
+        fiber.context.uc_link = &scheduler;
         makecontext(&fiber.context, enter, 0);
+        setcontext(&fiber.context);
     }
-    for (int left = threads; left > 0;) {
-        const long before = progress;
-        left = 0;
-        for (current = 0; current < threads; current++) {
-            if (fibers[current].done) continue;
-            thread_index = {(unsigned)current, 0, 0};
-            if (_setjmp(scheduler) == 0) {
-                if (fibers[current].begun) _longjmp(fibers[current].place, 1);
-                fibers[current].begun = true;
-                swapcontext(&scheduler_context, &fibers[current].context);
-            }
-            left += !fibers[current].done;
-        }
-        if (left > 0 && progress == before) {
-            fprintf(stderr, "emulator: %d threads wait for others that never come\n", left);
-            abort();
-        }
+    ENTER_AT(block_end);
+}
+
+[[gnu::noinline]] static void yield() {
+    if (LEAVE_AT(fibers[current].place) == 0) go_on();
+}
+
+inline void Barrier::meet(int threads) {
+    if (++arrived == threads) {
+        arrived = 0;
+        generation++;
+        return;
     }
+    Fiber& fiber = fibers[current];
+    fiber.barrier = this;
+    fiber.generation = generation;
+    yield();
+    fiber.barrier = nullptr;
+}
+
+static void enter() {
+    for (;;) {
+        (*body)();
+        fibers[current].done = true;
+        yield();
+    }
+}
+
+[[gnu::noinline]] static void run_block() {
+    if (LEAVE_AT(block_end) == 0) go_on();
 }
 
 static void run(const unsigned* grid, unsigned threads, const std::function<void()>& thread) {
     body = &thread;
+    block_threads = (int)threads;
     for (unsigned z = 0; z < grid[2]; z++)
         for (unsigned y = 0; y < grid[1]; y++)
             for (unsigned x = 0; x < grid[0]; x++) {
                 block_index = {x, y, z};
-                run_block(threads);
+                for (int i = 0; i < block_threads; i++) fibers[i].done = false;
+                // The first thread comes first.
+                current = block_threads - 1;
+                run_block();
+                const auto waits = [](const Fiber& fiber) { return !fiber.done; };
+                if (const long left = std::count_if(fibers, fibers + block_threads, waits)) {
+                    fprintf(stderr, "emulator: %ld threads wait for others that never come\n", left);
+                    abort();
+                }
             }
 }
 
@@ -122,33 +143,34 @@ struct Copy {
 };
 static std::vector<Copy> copies[MOST_THREADS];
 
-// What the lanes of a warp show each other.
+// What the lanes of a warp show each other. There are two in turns: when a lane shows something in the same place again, all
+// have met once more, and so have seen what was there.
 struct Shown {
     float value;
     const u16* row;
-    u32 a[4], b[2];
+    float a[8], b[4];
 };
-static Shown shown[MOST_THREADS];
+static Shown shown[2][MOST_THREADS];
+static bool turns[MOST_THREADS];
+static Shown& mine() { return shown[turns[current] = !turns[current]][current]; }
 static void meet_warp() { warp_barriers[current / 32].meet(32); }
-static Shown& mine() { return shown[current]; }
-static const Shown& lane(int lane) { return shown[current / 32 * 32 + lane]; }
+static const Shown& lane(int lane) { return shown[turns[current]][current / 32 * 32 + lane]; }
 
 static void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, float (*to_float)(u16)) {
     Shown& show = mine();
-    std::copy(a, a + 4, show.a);
-    show.b[0] = b0, show.b[1] = b1;
+    for (int i = 0; i < 8; i++) show.a[i] = to_float((u16)(a[i / 2] >> (i % 2 * 16)));
+    for (int i = 0; i < 4; i++) show.b[i] = to_float((u16)((i < 2 ? b0 : b1) >> (i % 2 * 16)));
     meet_warp();
     const int me = current % 32;
     for (int i = 0; i < 4; i++) {
         const int row = me / 4 + i / 2 * 8, column = me % 4 * 2 + i % 2;
+        const Shown *left = &lane(row % 8 * 4), *right = &lane(column * 4);
         for (int k = 0; k < 16; k++) {
-            const u32 left = lane(row % 8 * 4 + k % 8 / 2).a[row / 8 + k / 8 * 2] >> (k % 2 * 16);
-            const u32 right = lane(column * 4 + k % 8 / 2).b[k / 8] >> (k % 2 * 16);
+            const int lane = k % 8 / 2, pair = k / 8 * 2;
             // The product is exact; in which order the machine adds, NVIDIA does not say.
-            c[i] += to_float((u16)left) * to_float((u16)right);
+            c[i] += left[lane].a[row / 8 * 2 + pair * 2 + k % 2] * right[lane].b[pair + k % 2];
         }
     }
-    meet_warp();
 }
 
 }  // namespace emulator
@@ -222,9 +244,7 @@ DEVICE float exp2_fast(float x) { return exp2f(x); }
 DEVICE float from_lane(float x, int lane) {
     emulator::mine().value = x;
     emulator::meet_warp();
-    const float y = emulator::lane(lane).value;
-    emulator::meet_warp();
-    return y;
+    return emulator::lane(lane).value;
 }
 DEVICE float from_lane_xor(float x, int mask) { return from_lane(x, (emulator::current % 32) ^ mask); }
 
@@ -249,7 +269,6 @@ DEVICE void load_matrices(u32 (&r)[4], const u16* row) {
     emulator::meet_warp();
     const int me = emulator::current % 32;
     for (int i = 0; i < 4; i++) memcpy(&r[i], emulator::lane(i * 8 + me / 4).row + me % 4 * 2, 4);
-    emulator::meet_warp();
 }
 DEVICE void load_matrices_transposed(u32 (&r)[4], const u16* row) {
     emulator::mine().row = row;
@@ -260,7 +279,6 @@ DEVICE void load_matrices_transposed(u32 (&r)[4], const u16* row) {
         const u16 high = emulator::lane(i * 8 + me % 4 * 2 + 1).row[me / 4];
         r[i] = low | (u32)high << 16;
     }
-    emulator::meet_warp();
 }
 DEVICE void multiply_bf16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     emulator::multiply(c, a, b0, b1, bf16_to_float);

@@ -1,12 +1,12 @@
 //! The check notices kernels that are broken on purpose, and passes those that are not.
 
 use super::*;
-use crate::attention::Operands;
 use crate::attention::{self, Attention};
 use crate::dot::{IntegerDot, Loops};
+use crate::epilogue::RawSums;
 use crate::gemm::{self, Product};
 use crate::isa::Isa;
-use crate::kernels::{ActivationKernels, kernels};
+use crate::kernels::kernels;
 use crate::path::{ColumnScale, ColumnScales, F32, Int8, MAX_STEP, Path, Vector};
 use crate::simd::Portable;
 use crate::{ops, peak};
@@ -86,7 +86,7 @@ impl<const WHERE: u8> Kernels for Broken<WHERE> {
             unsafe { *out += 0.01 };
         }
     }
-    unsafe fn multiply_steps(_: &Product<Self>) {
+    unsafe fn multiply_steps(_: &Product<Self, RawSums>) {
         unreachable!("attention's products are on another path")
     }
     unsafe fn layer_norm(norm: &LayerNorm<Self>) {

@@ -32,7 +32,8 @@ pub(crate) use emulated::Emulated;
 use std::marker::PhantomData;
 
 use crate::dot::{Bf16Dot, Floats, IntegerDot};
-use crate::gemm::{self, OutputRows, Product};
+use crate::epilogue::{Ending, Epilogue, OutputRows};
+use crate::gemm::{self, Product};
 use crate::path::{BLOCK, CHUNK, Layout, MAX_STEP, Path, lanes};
 use crate::simd::Simd;
 
@@ -92,7 +93,8 @@ unsafe fn all_rows<P: Path, T: Tiles, const NV: usize>(product: &Product<P>) {
     let tile_steps = (product.steps / SIDE * blocks).max(1);
     let lines = product.prefetch_bytes.div_ceil(CHUNK).div_ceil(tile_steps);
     let output_rows = if product.part.last { BLOCK.div_ceil((product.steps / SIDE).max(1)) } else { 0 };
-    let mut ahead = Ahead { next: product.prefetch, lines, output: OutputRows::new(product, 0), output_rows };
+    let output = product.epilogue.rows(0, NV * SIDE);
+    let mut ahead = Ahead { next: product.prefetch, lines, output, output_rows };
     let mut waiting = Waiting { sums: Sums([[[0; SIDE]; NV]; BLOCK]), next: 0, end: 0 };
     // SAFETY: blocks end with the product's rows.
     unsafe {
@@ -141,11 +143,11 @@ impl<const NV: usize> Waiting<NV> {
                 for (i, sums) in sums.iter_mut().enumerate().skip(1) {
                     *sums = self.row::<P>(self.next + i);
                 }
-                gemm::finish::<P, 4, NV>(product, self.next, 0, sums);
+                Epilogue::finish::<4, NV>(product, self.next, 0, sums);
                 self.next += 4;
             }
             while self.next < end {
-                gemm::finish::<P, 1, NV>(product, self.next, 0, [self.row::<P>(self.next)]);
+                Epilogue::finish::<1, NV>(product, self.next, 0, [self.row::<P>(self.next)]);
                 self.next += 1;
             }
         }
@@ -187,7 +189,7 @@ unsafe fn block<P: Path, T: Tiles, const MT: usize, const NV: usize>(
     // SAFETY: a block of activations holds two tiles for each 16 steps, a panel NV; carried sums hold a block like
     // `waiting`. The rest is the caller's contract.
     unsafe {
-        ahead.output = OutputRows::new(product, row);
+        ahead.output = product.epilogue.rows(row, NV * SIDE);
         if product.part.first {
             tiles.zero::<0>();
             if NV > 1 {
