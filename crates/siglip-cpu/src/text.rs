@@ -137,16 +137,13 @@ impl<P: Kernels> Engine for TextTower<P> {
     }
 
     fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
-        let Input::TokenIds(ids) = input else { return Err(tower::other_tower(&self.info, &input)) };
-        let items = tower::check_sizes(&self.info, ids.len(), output.len())?;
-        tower::check_ids(ids, self.info.input_len, self.info.vocab_size)?;
-
+        let ids = self.info.token_ids(input, output.len())?;
         let (input_len, embedding_size) = (self.info.input_len, self.info.embedding_size);
-        let at_once = tower::even_share(items, self.items_at_once);
+        let at_once = tower::even_share(ids.len() / input_len, self.items_at_once);
         let passes = ids.chunks(at_once * input_len).zip(output.chunks_mut(at_once * embedding_size));
         for (ids, output) in passes {
             self.pass(ids, ids.len() / input_len, output)?;
         }
-        tower::check_finite(output, embedding_size)
+        self.info.check_finite(output)
     }
 }

@@ -1,6 +1,4 @@
-//! What both towers do around a pass: checks before, copies and checks after.
-
-use siglip::engine::{EngineError, EngineInfo, Input};
+//! What both towers do around a pass: how many items it has, and copies after it.
 
 use crate::path::{Layout, Path};
 
@@ -22,53 +20,6 @@ pub(crate) fn items_at_once<P: Path>(positions: usize, threads: usize, max_batch
 /// Items of each pass when `items` are divided as evenly as passes of at most `most` allow.
 pub(crate) fn even_share(items: usize, most: usize) -> usize {
     items.div_ceil(items.div_ceil(most).max(1)).max(1)
-}
-
-/// The number of items, once `input` and `output`, counted in values, fit each other and the engine.
-pub(crate) fn check_sizes(info: &EngineInfo, input: usize, output: usize) -> Result<usize, EngineError> {
-    if !input.is_multiple_of(info.input_len) {
-        return Err(EngineError::WrongInput {
-            tower: info.tower,
-            expected: format!("rows of {} values", info.input_len),
-            got: format!("{input} values"),
-        });
-    }
-    let items = input / info.input_len;
-    if items == 0 || items > info.max_batch_size {
-        return Err(EngineError::BatchSize { got: items, max: info.max_batch_size });
-    }
-    if output != items * info.embedding_size {
-        return Err(EngineError::WrongInput {
-            tower: info.tower,
-            expected: format!("room for {} values of output", items * info.embedding_size),
-            got: format!("room for {output}"),
-        });
-    }
-    Ok(items)
-}
-
-pub(crate) fn other_tower(info: &EngineInfo, input: &Input<'_>) -> EngineError {
-    let (expected, got) = match input {
-        Input::TokenIds(_) => ("pixel values", "token ids"),
-        Input::PixelValues(_) => ("token ids", "pixel values"),
-    };
-    EngineError::WrongInput { tower: info.tower, expected: expected.into(), got: got.into() }
-}
-
-pub(crate) fn check_ids(ids: &[u32], row_len: usize, vocab_size: usize) -> Result<(), EngineError> {
-    match ids.iter().position(|&id| id as usize >= vocab_size) {
-        None => Ok(()),
-        Some(at) => {
-            Err(EngineError::TokenId { id: ids[at], row: at / row_len, position: at % row_len, vocab_size })
-        }
-    }
-}
-
-pub(crate) fn check_finite(output: &[f32], row_len: usize) -> Result<(), EngineError> {
-    match output.chunks(row_len).position(|row| !row.iter().all(|x| x.is_finite())) {
-        None => Ok(()),
-        Some(row) => Err(EngineError::NotFinite { row }),
-    }
 }
 
 /// Copies the first `width` values of each row.

@@ -192,16 +192,14 @@ impl<P: Kernels> Engine for VisionTower<P> {
     }
 
     fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
-        let Input::PixelValues(pixels) = input else { return Err(tower::other_tower(&self.info, &input)) };
-        let items = tower::check_sizes(&self.info, pixels.len(), output.len())?;
-
+        let pixels = self.info.pixel_values(input, output.len())?;
         let (input_len, embedding_size) = (self.info.input_len, self.info.embedding_size);
-        let at_once = tower::even_share(items, self.items_at_once);
+        let at_once = tower::even_share(pixels.len() / input_len, self.items_at_once);
         let passes = pixels.chunks(at_once * input_len).zip(output.chunks_mut(at_once * embedding_size));
         for (pixels, output) in passes {
             self.pass(pixels, pixels.len() / input_len, output);
         }
-        tower::check_finite(output, embedding_size)
+        self.info.check_finite(output)
     }
 }
 

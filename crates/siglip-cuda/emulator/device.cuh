@@ -178,12 +178,13 @@ static void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, float (*t
 #define threadIdx emulator::thread_index
 #define blockIdx emulator::block_index
 #define __shared__ static
+#define EXPORTED [[gnu::visibility("default")]]
 #define DEVICE [[maybe_unused]] static inline
 #define KERNEL_OF_MANY(name, Params, THREADS, BLOCKS) KERNEL(name, Params, THREADS)
 #define KERNEL(name, Params, THREADS)                                                       \
     static void name##_thread(const Params p);                                              \
-    extern "C" const size_t name##_bytes = sizeof(Params);                                  \
-    extern "C" void name(const void* bytes, const unsigned* grid, unsigned threads) {       \
+    extern "C" EXPORTED const size_t name##_bytes = sizeof(Params);                         \
+    extern "C" EXPORTED void name(const void* bytes, const unsigned* grid, unsigned threads) { \
         Params params;                                                                      \
         memcpy(&params, bytes, sizeof params);                                              \
         if (threads != THREADS) {                                                           \

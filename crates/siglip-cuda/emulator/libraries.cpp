@@ -627,8 +627,9 @@ int nvrtcCompileProgram(void* program, int count, const char* const* options) {
         if (header.first != "device.cuh") std::ofstream(folder() + "/" + header.first) << header.second;
     }
     std::ofstream(base + ".cpp") << p->source;
-    const std::string command = "c++ -std=c++17 -O1 -ffp-contract=off -fPIC -shared -w" + flags + " -I" + folder() +
-                                " -o " + p->library + " " + base + ".cpp > " + base + ".log 2>&1";
+    // Shared memory in templates would be one for all libraries of the process if it were not hidden.
+    const std::string command = "c++ -std=c++17 -O1 -ffp-contract=off -fPIC -fvisibility=hidden -shared -w" + flags +
+                                " -I" + folder() + " -o " + p->library + " " + base + ".cpp > " + base + ".log 2>&1";
     if (system(command.c_str()) == 0) return 0;
     std::ifstream log(base + ".log");
     p->log.assign(std::istreambuf_iterator<char>(log), {});

@@ -1,17 +1,21 @@
 //! The emulated driver, NVRTC and cuBLASLt (`emulator/`), built with the machine's C++ compiler.
 //!
-//! One process has one emulator, whose failures are set by tests; [`Emulator::lock`] lets them run one at a time.
+//! One process has [two](MACHINES) of them, whose failures are set by tests: [`Emulator::lock`] lets one test use one at a time.
 
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 use std::ffi::{CString, c_char, c_int};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::ffi::{Libraries, LibraryPath};
 
 const NAMES: [&str; 3] = ["libcuda.so.1", "libnvrtc.so.12", "libcublasLt.so.12"];
+
+/// Emulated machines that know nothing of each other: each is a copy of the library, and compiles its kernels itself.
+const MACHINES: usize = 2;
 
 /// An emulated machine, for as long as a test holds it.
 pub(crate) struct Emulator {
@@ -23,11 +27,16 @@ pub(crate) struct Emulator {
 impl Emulator {
     /// The machine in its first state, or none, with the reason printed, where there is no C++ compiler.
     pub(crate) fn lock() -> Option<Emulator> {
-        static FOLDER: OnceLock<Option<tempfile::TempDir>> = OnceLock::new();
-        static ALONE: Mutex<()> = Mutex::new(());
+        static FOLDERS: [OnceLock<Option<tempfile::TempDir>>; MACHINES] =
+            [const { OnceLock::new() }; MACHINES];
+        static ALONE: [Mutex<()>; MACHINES] = [const { Mutex::new(()) }; MACHINES];
+        static TURNS: AtomicUsize = AtomicUsize::new(0);
+        let turn = TURNS.fetch_add(1, Ordering::Relaxed);
+        let free = |machine: &usize| ALONE.get(*machine).is_some_and(|alone| alone.try_lock().is_ok());
+        let machine = (0..MACHINES).find(free).unwrap_or(turn % MACHINES);
         // A failed test leaves nothing behind that the next one does not set anew.
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = FOLDER.get_or_init(|| build(&[])).as_ref()?.path();
+        let alone = ALONE[machine].lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = FOLDERS[machine].get_or_init(|| build(&[])).as_ref()?.path();
         // SAFETY: the library was built from this crate's own source.
         let control = unsafe { libloading::Library::new(folder.join(NAMES[0])) }.unwrap();
         let emulator = Emulator { folder, control, _alone: alone };

@@ -414,8 +414,11 @@ impl Engine for CudaEngine {
     }
 
     fn embed(&mut self, input: Input<'_>, output: &mut [f32]) -> Result<(), EngineError> {
-        check(self.info(), &input, output.len())?;
-        match self.begin(bytes_of_input(input)).and_then(|()| self.finish()) {
+        let input = match self.info().tower {
+            Tower::Text => bytes_of(self.info().token_ids(input, output.len())?),
+            Tower::Vision => bytes_of(self.info().pixel_values(input, output.len())?),
+        };
+        match self.begin(input).and_then(|()| self.finish()) {
             Ok(embeddings) => {
                 output.iter_mut().zip(embeddings).for_each(|(value, embedding)| *value = embedding)
             }
@@ -424,11 +427,7 @@ impl Engine for CudaEngine {
                 return Err(error.on_card(self.tower.gpu.index));
             }
         }
-        let width = self.info().embedding_size;
-        match output.chunks(width).position(|row| !row.iter().all(|x| x.is_finite())) {
-            Some(row) => Err(EngineError::NotFinite { row }),
-            None => Ok(()),
-        }
+        self.info().check_finite(output)
     }
 }
 
@@ -475,14 +474,6 @@ fn retain<T>(of: &mut Vec<T>, kept: &[bool]) {
     of.retain(|_| kept.next().is_none_or(|kept| *kept));
 }
 
-/// What is copied to the card.
-pub(crate) fn bytes_of_input(input: Input<'_>) -> &[u8] {
-    match input {
-        Input::TokenIds(ids) => bytes_of(ids),
-        Input::PixelValues(pixels) => bytes_of(pixels),
-    }
-}
-
 /// Sizes of passes: powers of two, and from 16 on what lies halfway between.
 fn bucket_sizes(items_at_once: usize) -> Vec<usize> {
     let mut sizes = Vec::new();
@@ -498,46 +489,12 @@ fn bucket_sizes(items_at_once: usize) -> Vec<usize> {
     sizes
 }
 
-/// Whether a call can be computed: the right tower, whole rows, not too many, ids in the vocabulary.
-fn check(info: &EngineInfo, input: &Input<'_>, output_len: usize) -> Result<(), EngineError> {
-    let wrong = |expected: String, got: String| EngineError::WrongInput { tower: info.tower, expected, got };
-    if input.tower() != info.tower {
-        let kind = |tower| match tower {
-            Tower::Text => "token ids",
-            Tower::Vision => "pixel values",
-        };
-        return Err(wrong(kind(info.tower).into(), kind(input.tower()).into()));
-    }
-    if !input.len().is_multiple_of(info.input_len) {
-        return Err(wrong(format!("rows of {} values", info.input_len), format!("{} values", input.len())));
-    }
-    let items = input.len() / info.input_len;
-    if items == 0 || items > info.max_batch_size {
-        return Err(EngineError::BatchSize { got: items, max: info.max_batch_size });
-    }
-    if output_len != items * info.embedding_size {
-        let expected = format!("room for {} values of output", items * info.embedding_size);
-        return Err(wrong(expected, format!("room for {output_len}")));
-    }
-    if let Input::TokenIds(ids) = input
-        && let Some(at) = ids.iter().position(|id| *id as usize >= info.vocab_size)
-    {
-        return Err(EngineError::TokenId {
-            id: ids[at],
-            row: at / info.input_len,
-            position: at % info.input_len,
-            vocab_size: info.vocab_size,
-        });
-    }
-    Ok(())
-}
-
 /// A number whose bytes may be read: no padding, any bits.
-trait Plain: Copy {}
+pub(crate) trait Plain: Copy {}
 impl Plain for u32 {}
 impl Plain for f32 {}
 
-fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
+pub(crate) fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
     // SAFETY: a `Plain` value is as many initialised bytes as its size.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }

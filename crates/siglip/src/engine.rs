@@ -143,6 +143,84 @@ pub struct EngineInfo {
     pub flop_per_item: f64,
 }
 
+impl EngineInfo {
+    /// The token ids of a call of [`Engine::embed`] with room for `output_len` values, once all is well: it is the text tower,
+    /// rows are whole, there are some and not too many, there is room for as many embeddings, ids are in the vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// The first of these that is not so.
+    pub fn token_ids<'a>(&self, input: Input<'a>, output_len: usize) -> Result<&'a [u32], EngineError> {
+        match (input, self.tower) {
+            (Input::TokenIds(ids), Tower::Text) => {
+                self.check_sizes(ids.len(), output_len)?;
+                match ids.iter().position(|&id| id as usize >= self.vocab_size) {
+                    None => Ok(ids),
+                    Some(at) => Err(EngineError::TokenId {
+                        id: ids[at],
+                        row: at / self.input_len,
+                        position: at % self.input_len,
+                        vocab_size: self.vocab_size,
+                    }),
+                }
+            }
+            (input, _) => Err(self.other_tower(input)),
+        }
+    }
+
+    /// The pixel values of a call of [`Engine::embed`], as [`token_ids`](Self::token_ids) has the ids.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn pixel_values<'a>(&self, input: Input<'a>, output_len: usize) -> Result<&'a [f32], EngineError> {
+        match (input, self.tower) {
+            (Input::PixelValues(pixels), Tower::Vision) => {
+                self.check_sizes(pixels.len(), output_len)?;
+                Ok(pixels)
+            }
+            (input, _) => Err(self.other_tower(input)),
+        }
+    }
+
+    /// Whether embeddings that were computed may be handed out.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFinite`] with the first row of `embeddings` in which a value is not.
+    pub fn check_finite(&self, embeddings: &[f32]) -> Result<(), EngineError> {
+        match embeddings.chunks(self.embedding_size).position(|row| !row.iter().all(|x| x.is_finite())) {
+            None => Ok(()),
+            Some(row) => Err(EngineError::NotFinite { row }),
+        }
+    }
+
+    fn check_sizes(&self, input_len: usize, output_len: usize) -> Result<(), EngineError> {
+        let wrong = |expected, got| EngineError::WrongInput { tower: self.tower, expected, got };
+        if !input_len.is_multiple_of(self.input_len) {
+            return Err(wrong(format!("rows of {} values", self.input_len), format!("{input_len} values")));
+        }
+        let items = input_len / self.input_len;
+        if items == 0 || items > self.max_batch_size {
+            return Err(EngineError::BatchSize { got: items, max: self.max_batch_size });
+        }
+        if output_len != items * self.embedding_size {
+            let expected = format!("room for {} values of output", items * self.embedding_size);
+            return Err(wrong(expected, format!("room for {output_len}")));
+        }
+        Ok(())
+    }
+
+    fn other_tower(&self, input: Input<'_>) -> EngineError {
+        let kind = |tower| match tower {
+            Tower::Text => "token ids",
+            Tower::Vision => "pixel values",
+        };
+        let (expected, got) = (kind(self.tower).into(), kind(input.tower()).into());
+        EngineError::WrongInput { tower: self.tower, expected, got }
+    }
+}
+
 /// Why a batch was not computed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

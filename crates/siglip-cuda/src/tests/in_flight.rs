@@ -7,7 +7,7 @@ use super::{embed, open, options, scatter};
 use crate::Options;
 use crate::build;
 use crate::emulator::Emulator;
-use crate::engine::{CudaEngine, bytes_of_input};
+use crate::engine::{CudaEngine, bytes_of};
 
 fn two(emulator: &Emulator, weights: &TextWeights) -> [CudaEngine; 2] {
     let options = Options { engines: 2, ..options(emulator, Precision::Bf16) };
@@ -37,8 +37,8 @@ fn a_batch_is_queued_while_another_is_computed_and_fetched_while_the_next_is() {
     let launched = emulator.calls("cuGraphLaunch");
     let ran = || emulator.calls("graph ran");
     let before = ran();
-    first.begin(bytes_of_input(inputs[0])).unwrap();
-    second.begin(bytes_of_input(inputs[1])).unwrap();
+    first.begin(bytes_of(&batches[0])).unwrap();
+    second.begin(bytes_of(&batches[1])).unwrap();
     assert_eq!(emulator.calls("cuGraphLaunch") - launched, 2);
     assert_eq!(ran() - before, 0, "neither waited for anything");
     let finish = |engine: &CudaEngine, expected: &Vec<f32>| {
@@ -47,7 +47,7 @@ fn a_batch_is_queued_while_another_is_computed_and_fetched_while_the_next_is() {
     };
     finish(&first, &alone[0]);
     assert_eq!(ran() - before, 1, "the first is back before the second is computed");
-    first.begin(bytes_of_input(inputs[2])).unwrap();
+    first.begin(bytes_of(&batches[2])).unwrap();
     assert_eq!(ran() - before, 1);
     finish(&second, &alone[1]);
     assert_eq!(ran() - before, 2);
