@@ -62,7 +62,6 @@ struct Fiber {
     unsigned generation;
 };
 static Fiber fibers[MOST_THREADS];
-static ucontext_t scheduler;
 static Place block_end;
 static int current, block_threads;
 static const std::function<void()>* body;
@@ -82,7 +81,7 @@ static void enter();
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.get();
         fiber.context.uc_stack.ss_size = STACK;
-        fiber.context.uc_link = &scheduler;
+        fiber.context.uc_link = nullptr;  // `enter` does not return
         makecontext(&fiber.context, enter, 0);
         setcontext(&fiber.context);
     }
